@@ -1,0 +1,29 @@
+//! The words of Everhold as types: names, sizes, labels, options, volumes and error kinds, with the rules
+//! that hold between them.
+//!
+//! Pure: no clock, no randomness, no file system, no runtime. Whoever calls hands those in.
+
+mod autogrow;
+mod error;
+mod label;
+mod mount_options;
+mod name;
+mod options;
+mod percent;
+mod size;
+mod spec;
+mod volume;
+
+pub use autogrow::AutoGrow;
+pub use error::ErrorKind;
+pub use label::{LabelError, Labels, check_label};
+pub use mount_options::MountOptions;
+pub use name::{NameError, PoolName, VolumeName};
+pub use options::{Difference, KNOWN_OPTIONS, OptionError, Options, UserRef};
+pub use percent::Percent;
+pub use size::{Size, SizeError};
+pub use spec::{
+    Defaults, Dir, DriverKind, DriverSpec, FsKind, Image, Mode, Owner, Provisioning, Sim, Spec, SpecError,
+    Tmpfs,
+};
+pub use volume::{Access, Attachment, HolderKind, Intent, Life, Trashed, Volume, VolumeId};

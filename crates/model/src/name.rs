@@ -1,0 +1,151 @@
+//! Names of volumes and pools.
+//!
+//! The alphabet is Docker's own for volume names (`daemon/names` in Moby: `[a-zA-Z0-9][a-zA-Z0-9_.-]`), so that
+//! every name is also a safe single path component and needs no quoting in a shell. Names that differ in
+//! case are different volumes: no path is ever made from a name.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// The longest name in bytes. Docker sets no limit; file systems and labels do.
+const LONGEST: usize = 128;
+
+/// Why a text is not a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// The text is empty.
+    #[error("the name is empty: give a name such as `pgdata`")]
+    Empty,
+    /// The text is longer than the limit.
+    #[error("the name is {length} bytes long, at most {LONGEST} are allowed")]
+    TooLong {
+        /// Length of the refused text in bytes.
+        length: usize,
+    },
+    /// A character outside the alphabet, or a first character that is not a letter or digit.
+    #[error(
+        "the name {name:?} has {character:?} at position {position}: a name starts with an ASCII letter or digit and \
+         goes on with letters, digits, `_`, `.` or `-`"
+    )]
+    BadCharacter {
+        /// The refused text.
+        name: String,
+        /// The first character that does not fit.
+        character: char,
+        /// Its position, counted in characters from 1.
+        position: usize,
+    },
+}
+
+fn check(text: &str) -> Result<(), NameError> {
+    if text.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if text.len() > LONGEST {
+        return Err(NameError::TooLong { length: text.len() });
+    }
+    let fits =
+        |(index, c): (usize, char)| c.is_ascii_alphanumeric() || (index > 0 && matches!(c, '_' | '.' | '-'));
+    match text.chars().enumerate().find(|&at| !fits(at)) {
+        None => Ok(()),
+        Some((index, character)) => {
+            Err(NameError::BadCharacter { name: text.to_owned(), character, position: index + 1 })
+        }
+    }
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $type(String);
+
+        impl $type {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = NameError;
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                check(text).map(|()| Self(text.to_owned()))
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = NameError;
+            fn try_from(text: String) -> Result<Self, NameError> {
+                check(&text).map(|()| Self(text))
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(name: $type) -> String {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// The name of a volume: unique among the volumes that are not in the trash.
+    VolumeName
+);
+name!(
+    /// The name of a pool, as in `[pool.NAME]` of the configuration.
+    PoolName
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn refuses_what_is_not_a_name() {
+        assert_eq!("".parse::<VolumeName>(), Err(NameError::Empty));
+        assert_eq!("x".repeat(300).parse::<VolumeName>(), Err(NameError::TooLong { length: 300 }));
+        for bad in ["..", ".", "/", "a/b", "-x", "_x", "a b", "a\0", "größe", "a\n", "名"] {
+            assert!(bad.parse::<VolumeName>().is_err(), "{bad:?} passed as a name");
+        }
+    }
+
+    #[test]
+    fn names_the_character_and_its_place() {
+        let error = "bad name".parse::<VolumeName>().unwrap_err();
+        assert!(error.to_string().contains("' ' at position 4"), "{error}");
+    }
+
+    #[test]
+    fn names_that_differ_in_case_are_different() {
+        assert_ne!("Data".parse::<VolumeName>().unwrap(), "data".parse::<VolumeName>().unwrap());
+    }
+
+    proptest! {
+        #[test]
+        fn every_name_is_one_safe_path_component(text in "\\PC{0,40}") {
+            if let Ok(name) = text.parse::<VolumeName>() {
+                let parts: Vec<_> = std::path::Path::new(name.as_str()).components().collect();
+                prop_assert_eq!(parts.len(), 1);
+                prop_assert!(matches!(parts[0], std::path::Component::Normal(_)));
+            }
+        }
+
+        #[test]
+        fn names_survive_serde(text in "[a-zA-Z0-9][a-zA-Z0-9_.-]{0,60}") {
+            let name: VolumeName = text.parse().unwrap();
+            let json = serde_json::to_string(&name).unwrap();
+            prop_assert_eq!(serde_json::from_str::<VolumeName>(&json).unwrap(), name);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The record of a volume: what it is, who holds it, and what is being done to it.
+
+use crate::{Size, Spec, VolumeName};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use uuid::Uuid;
+
+/// The identity of a volume: never reused, independent of its name, and the UUID of the file system inside an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct VolumeId(Uuid);
+
+impl VolumeId {
+    /// The identity with these 16 bytes.
+    pub const fn from_uuid(uuid: Uuid) -> Self {
+        Self(uuid)
+    }
+
+    /// The 16 bytes, as they stand in a superblock.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Display for VolumeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for VolumeId {
+    type Err = uuid::Error;
+    fn from_str(text: &str) -> Result<Self, uuid::Error> {
+        text.parse().map(Self)
+    }
+}
+
+/// What a holder may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// Read and write.
+    ReadWrite,
+    /// Read only.
+    ReadOnly,
+}
+
+/// Who asked for an attachment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HolderKind {
+    /// A Docker Engine, through the volume plugin.
+    Docker,
+    /// `everhold volume mount`.
+    Cli,
+    /// Found mounted when the catalog was rebuilt; who asked for it is not known.
+    Recovered,
+}
+
+/// One holder's use of a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The holder's own identifier: Docker's mount ID, or what the command line chose.
+    pub id: String,
+    /// Who asked for it.
+    pub holder: HolderKind,
+    /// What the holder may do.
+    pub access: Access,
+    /// Since when.
+    pub since: Timestamp,
+    /// The boot in which it was made (`/proc/sys/kernel/random/boot_id`): no attachment outlives a reboot.
+    pub boot_id: String,
+}
+
+/// When and until when a volume is in the trash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trashed {
+    /// When it was removed.
+    pub at: Timestamp,
+    /// When it will be destroyed, unless restored before.
+    pub expires: Timestamp,
+}
+
+/// Where a volume is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum Life {
+    /// In use or ready for it.
+    Live,
+    /// Removed, and restorable until it expires.
+    Trashed(Trashed),
+}
+
+/// What was begun and is not known to be finished. Start-up finishes or undoes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "lowercase")]
+pub enum Intent {
+    /// Being made: undone at start-up.
+    Create,
+    /// Being grown: finished at start-up.
+    Grow {
+        /// The size to reach.
+        to: Size,
+    },
+    /// Being destroyed: finished at start-up.
+    Destroy,
+}
+
+/// All that is recorded of a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Its identity.
+    pub id: VolumeId,
+    /// Its name.
+    pub name: VolumeName,
+    /// What it is asked to be, today.
+    pub spec: Spec,
+    /// What its creator asked for, in the words of the options.
+    #[serde(default)]
+    pub asked: BTreeMap<String, String>,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Live or in the trash.
+    pub life: Life,
+    /// The project that its quota counts (driver `dir` with a size).
+    #[serde(default)]
+    pub project: Option<u32>,
+    /// What was begun.
+    #[serde(default)]
+    pub pending: Option<Intent>,
+    /// Who holds it.
+    #[serde(default)]
+    pub attachments: Vec<Attachment>,
+    /// Set when an undo failed: nothing more is done to it until someone has looked.
+    #[serde(default)]
+    pub fenced: Option<String>,
+}
+
+impl Volume {
+    /// Not in the trash.
+    pub fn is_live(&self) -> bool {
+        self.life == Life::Live
+    }
+
+    /// When it came to the trash, if it is there.
+    pub fn trashed(&self) -> Option<Trashed> {
+        match self.life {
+            Life::Live => None,
+            Life::Trashed(trashed) => Some(trashed),
+        }
+    }
+
+    /// The attachment with this identifier.
+    pub fn attachment(&self, id: &str) -> Option<&Attachment> {
+        self.attachments.iter().find(|attachment| attachment.id == id)
+    }
+}
