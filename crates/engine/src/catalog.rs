@@ -1,0 +1,199 @@
+//! The catalog on disk: one record for each volume, in an embedded transactional store.
+//!
+//! A record is JSON with a version of its own in front, so that a later Everhold can read what an earlier one wrote.
+//! Every change is one transaction, durable when it returns.
+
+use crate::{Error, Result};
+use model::{Volume, VolumeId};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::{Deserialize, Serialize};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+const VOLUMES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("volumes");
+const COUNTERS: TableDefinition<'_, &str, u64> = TableDefinition::new("counters");
+const FORMAT: &str = "format";
+const PROJECT: &str = "last-project";
+
+/// The version of a record's layout.
+const RECORD_VERSION: u32 = 1;
+/// The version of the catalog's tables.
+const FORMAT_VERSION: u64 = 1;
+/// Project IDs of quotas start above what administrators use by hand.
+const FIRST_PROJECT: u64 = 1_000_000;
+
+#[derive(Serialize)]
+struct RecordOut<'a> {
+    version: u32,
+    volume: &'a Volume,
+}
+
+#[derive(Deserialize)]
+struct RecordIn {
+    volume: Volume,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+/// The catalog.
+pub struct Catalog {
+    database: Database,
+    path: PathBuf,
+}
+
+impl Catalog {
+    /// Opens the catalog, making an empty one where there is no file, and checks it whole.
+    ///
+    /// # Errors
+    /// [`Error::CatalogDamaged`] when the file is not as it was written, or of a later Everhold; [`Error::Catalog`] when it
+    /// can't be opened.
+    pub fn open(path: &Path) -> Result<Self> {
+        let damaged = |why: String| Error::CatalogDamaged { path: path.to_owned(), why };
+        // The store asserts some of its invariants: on a damaged file that is a panic, which is as good as an error here.
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let mut database = Database::create(path)?;
+            let whole = database.check_integrity()?;
+            Ok::<_, redb::DatabaseError>((database, whole))
+        }));
+        let database = match opened {
+            Err(_) => return Err(damaged("its structure is not consistent".into())),
+            Ok(Err(redb::DatabaseError::Storage(redb::StorageError::Io(source))))
+                if source.kind() != std::io::ErrorKind::InvalidData
+                    && source.kind() != std::io::ErrorKind::UnexpectedEof =>
+            {
+                return Err(Error::Catalog { path: path.to_owned(), why: format!("can't be opened: {source}") });
+            }
+            Ok(Err(error)) => return Err(damaged(error.to_string())),
+            Ok(Ok((_, false))) => return Err(damaged("its checksums do not match".into())),
+            Ok(Ok((database, true))) => database,
+        };
+        let catalog = Self { database, path: path.to_owned() };
+        catalog.prepare()?;
+        Ok(catalog)
+    }
+
+    fn prepare(&self) -> Result<()> {
+        let format = self.write(|transaction| {
+            transaction.open_table(VOLUMES)?;
+            let mut counters = transaction.open_table(COUNTERS)?;
+            let format = counters.get(FORMAT)?.map(|value| value.value());
+            if format.is_none() {
+                counters.insert(FORMAT, FORMAT_VERSION)?;
+            }
+            Ok(format.unwrap_or(FORMAT_VERSION))
+        })?;
+        if format > FORMAT_VERSION {
+            return Err(Error::Catalog {
+                path: self.path.clone(),
+                why: format!("was written by a later Everhold (format {format}, this one knows {FORMAT_VERSION})"),
+            });
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: impl std::fmt::Display) -> Error {
+        Error::Catalog { path: self.path.clone(), why: error.to_string() }
+    }
+
+    fn write<T>(
+        &self,
+        change: impl FnOnce(&redb::WriteTransaction) -> std::result::Result<T, redb::Error>,
+    ) -> Result<T> {
+        let transaction = self.database.begin_write().map_err(|error| self.failed(error))?;
+        let out = change(&transaction).map_err(|error| self.failed(error))?;
+        transaction.commit().map_err(|error| self.failed(error))?;
+        Ok(out)
+    }
+
+    /// Every record.
+    ///
+    /// # Errors
+    /// [`Error::CatalogDamaged`] naming the record that can't be read.
+    pub fn load(&self) -> Result<Vec<Volume>> {
+        let mut volumes = Vec::new();
+        self.read(|id, bytes| {
+            volumes.push(self.decode(id, bytes)?);
+            Ok(())
+        })?;
+        Ok(volumes)
+    }
+
+    fn read(&self, mut each: impl FnMut(&str, &[u8]) -> Result<()>) -> Result<()> {
+        let fail = |error: redb::Error| self.failed(error);
+        let transaction = self.database.begin_read().map_err(|error| fail(error.into()))?;
+        let table = transaction.open_table(VOLUMES).map_err(|error| fail(error.into()))?;
+        for entry in table.iter().map_err(|error| fail(error.into()))? {
+            let (id, bytes) = entry.map_err(|error| fail(error.into()))?;
+            each(id.value(), bytes.value())?;
+        }
+        Ok(())
+    }
+
+    fn decode(&self, id: &str, bytes: &[u8]) -> Result<Volume> {
+        let damaged = |why: String| Error::CatalogDamaged { path: self.path.clone(), why };
+        let Version { version } =
+            serde_json::from_slice(bytes).map_err(|error| damaged(format!("record {id}: {error}")))?;
+        if version > RECORD_VERSION {
+            return Err(self.failed(format!("record {id} has version {version}, written by a later Everhold")));
+        }
+        let record: RecordIn =
+            serde_json::from_slice(bytes).map_err(|error| damaged(format!("record {id}: {error}")))?;
+        Ok(record.volume)
+    }
+
+    /// Writes one record; durable when it returns.
+    pub fn put(&self, volume: &Volume) -> Result<()> {
+        self.put_all(std::slice::from_ref(volume))
+    }
+
+    /// Writes several records in one transaction.
+    pub fn put_all(&self, volumes: &[Volume]) -> Result<()> {
+        let encode = |volume: &Volume| {
+            serde_json::to_vec(&RecordOut { version: RECORD_VERSION, volume })
+                .map(|bytes| (volume.id.to_string(), bytes))
+                .map_err(|error| self.failed(error))
+        };
+        let records = volumes.iter().map(encode).collect::<Result<Vec<_>>>()?;
+        self.write(|transaction| {
+            let mut table = transaction.open_table(VOLUMES)?;
+            for (id, bytes) in &records {
+                table.insert(id.as_str(), bytes.as_slice())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Forgets one record.
+    pub fn remove(&self, id: VolumeId) -> Result<()> {
+        self.write(|transaction| {
+            transaction.open_table(VOLUMES)?.remove(id.to_string().as_str())?;
+            Ok(())
+        })
+    }
+
+    /// A project ID for a quota that no volume has had before.
+    pub fn next_project(&self) -> Result<u32> {
+        let next = self.write(|transaction| {
+            let mut counters = transaction.open_table(COUNTERS)?;
+            let next = counters.get(PROJECT)?.map_or(FIRST_PROJECT, |last| last.value() + 1);
+            counters.insert(PROJECT, next)?;
+            Ok(next)
+        })?;
+        u32::try_from(next).map_err(|_| self.failed("no project IDs are left"))
+    }
+
+    /// Makes sure that [`Catalog::next_project`] gives nothing up to `used`.
+    pub fn skip_projects(&self, used: u32) -> Result<()> {
+        self.write(|transaction| {
+            let mut counters = transaction.open_table(COUNTERS)?;
+            let last = counters.get(PROJECT)?.map_or(0, |last| last.value());
+            if last < u64::from(used) {
+                counters.insert(PROJECT, u64::from(used))?;
+            }
+            Ok(())
+        })
+    }
+}

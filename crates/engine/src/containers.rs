@@ -1,0 +1,49 @@
+//! What the engine asks of a container engine. Docker answers it in the `docker` room.
+
+use model::VolumeName;
+use serde::{Deserialize, Serialize};
+
+/// One container's use of a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerUse {
+    /// The container's full ID.
+    pub id: String,
+    /// Its name, without the leading slash.
+    pub name: String,
+    /// The image that it was made from.
+    pub image: String,
+    /// `running`, `exited`, `paused`, … as the engine says it.
+    pub state: String,
+    /// Where the volume is mounted in it.
+    pub destination: String,
+    /// Whether it is mounted read-only there.
+    pub read_only: bool,
+}
+
+impl ContainerUse {
+    /// The container has processes, or is about to, that can reach the volume.
+    pub fn is_active(&self) -> bool {
+        matches!(self.state.as_str(), "running" | "paused" | "restarting" | "removing")
+    }
+}
+
+/// Someone who knows which containers use a volume.
+pub trait Containers: Send + Sync {
+    /// The containers that have this volume among their mounts, running or not.
+    ///
+    /// Answers within a few seconds.
+    ///
+    /// # Errors
+    /// In words, when the container engine does not answer.
+    fn using(&self, volume: &VolumeName) -> Result<Vec<ContainerUse>, String>;
+}
+
+/// No container engine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoContainers;
+
+impl Containers for NoContainers {
+    fn using(&self, _: &VolumeName) -> Result<Vec<ContainerUse>, String> {
+        Err("no container engine is configured".to_owned())
+    }
+}

@@ -1,0 +1,252 @@
+//! The engine itself: what it is made of, how it opens, and the few steps that every verb shares.
+
+use crate::claims::{Claim, Claims};
+use crate::hold::Holds;
+use crate::pools::Pool;
+use crate::recovery::{self, Repair};
+use crate::table::Table;
+use crate::{Catalog, Clock, Containers, Error, Fault, Faults, Guard, Result, Settings};
+use linux::lock::{LockError, PidLock};
+use model::{PoolName, Volume, VolumeId, VolumeName};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use storage::{Driver, Drivers, Place};
+
+/// What an engine is put together from.
+pub struct Parts {
+    /// What it is told.
+    pub settings: Settings,
+    /// How volumes are stored.
+    pub drivers: Drivers,
+    /// Who knows which containers use a volume.
+    pub containers: Arc<dyn Containers>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// What thaws file systems if this process dies. `None`: nothing is ever frozen.
+    pub guard: Option<Guard>,
+    /// Where tests end the process.
+    pub faults: Faults,
+}
+
+/// The lifecycle of volumes on one host.
+pub struct Engine {
+    pub(crate) settings: Settings,
+    pub(crate) drivers: Drivers,
+    pub(crate) containers: Arc<dyn Containers>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) claims: Claims,
+    pub(crate) pools: Vec<Pool>,
+    pub(crate) holds: Holds,
+    pub(crate) boot_id: String,
+    /// Held while a new promise is checked and recorded.
+    placing: Mutex<()>,
+    catalog: Catalog,
+    table: RwLock<Table>,
+    /// Where attached volumes are, so that nobody has to ask the kernel.
+    paths: Mutex<HashMap<VolumeId, PathBuf>>,
+    faults: Faults,
+    _lock: PidLock,
+}
+
+/// A mutex whose data is whole at every step, so that a panic elsewhere does not matter.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|source| {
+        Error::Kernel(linux::KernelError { op: "create directory", path: Some(path.to_owned()), source })
+    })
+}
+
+impl Engine {
+    /// Opens the state directory, takes it for this process alone, and finishes or undoes what was interrupted.
+    ///
+    /// # Errors
+    /// [`Error::SecondDaemon`], a damaged catalog, or a directory that can't be used.
+    pub fn open(parts: Parts) -> Result<(Self, Vec<Repair>)> {
+        let Parts { settings, drivers, containers, clock, guard, faults } = parts;
+        make_dir(&settings.state, 0o711)?;
+        let lock = take_lock(&settings)?;
+        // Nobody but root may reach a set-user-ID file that a container wrote.
+        make_dir(&settings.mountpoints(), 0o700)?;
+        let pools = settings.pools.iter().map(Pool::open).collect::<Result<Vec<_>>>()?;
+        let boot_id = linux::host::boot_id(&settings.boot_id_file)?;
+        let catalog = Catalog::open(&settings.catalog())?;
+        let mut table = Table::default();
+        for volume in catalog.load()? {
+            table.put(volume);
+        }
+        let engine = Self {
+            claims: Claims::new(settings.claim_wait),
+            holds: Holds::new(guard),
+            placing: Mutex::default(),
+            table: RwLock::new(table),
+            paths: Mutex::default(),
+            _lock: lock,
+            settings,
+            drivers,
+            containers,
+            clock,
+            pools,
+            boot_id,
+            catalog,
+            faults,
+        };
+        let repairs = recovery::run(&engine);
+        Ok((engine, repairs))
+    }
+
+    /// What the engine was told at start-up.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The live volumes, by name.
+    pub fn volumes(&self) -> Vec<Arc<Volume>> {
+        self.read().all_live()
+    }
+
+    /// What can be restored, newest first.
+    pub fn trash(&self) -> Vec<Arc<Volume>> {
+        self.read().trash()
+    }
+
+    /// The live volume of that name.
+    ///
+    /// # Errors
+    /// [`Error::NoVolume`].
+    pub fn volume(&self, name: &VolumeName) -> Result<Arc<Volume>> {
+        let table = self.read();
+        table.live(name).filter(|volume| volume.pending != Some(model::Intent::Create)).ok_or_else(|| Error::NoVolume {
+            name: name.to_string(),
+            in_trash: table.all().any(|volume| !volume.is_live() && volume.name == *name),
+        })
+    }
+
+    /// Where a volume is attached, if it is; answers at once.
+    pub fn path_of(&self, id: VolumeId) -> Option<PathBuf> {
+        lock(&self.paths).get(&id).cloned()
+    }
+
+    pub(crate) fn set_path(&self, id: VolumeId, path: Option<PathBuf>) {
+        let mut paths = lock(&self.paths);
+        match path {
+            Some(path) => paths.insert(id, path),
+            None => paths.remove(&id),
+        };
+    }
+
+    pub(crate) fn read(&self) -> std::sync::RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self) -> std::sync::RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn placing(&self) -> MutexGuard<'_, ()> {
+        lock(&self.placing)
+    }
+
+    pub(crate) fn claim(&self, name: &VolumeName, verb: &'static str) -> Result<Claim<'_>> {
+        self.claims.take([name], verb)
+    }
+
+    /// The live volume of that name, free to be worked on.
+    pub(crate) fn usable(&self, name: &VolumeName) -> Result<Arc<Volume>> {
+        let volume = self.volume(name)?;
+        match &volume.fenced {
+            None => Ok(volume),
+            Some(reason) => Err(Error::Fenced { name: name.clone(), reason: reason.clone() }),
+        }
+    }
+
+    /// Records a volume; durable when it returns.
+    pub(crate) fn record(&self, volume: Volume) -> Result<Arc<Volume>> {
+        self.catalog.put(&volume)?;
+        Ok(self.change().put(volume))
+    }
+
+    /// Records several volumes in one transaction.
+    pub(crate) fn record_all(&self, volumes: Vec<Volume>) -> Result<()> {
+        self.catalog.put_all(&volumes)?;
+        let mut table = self.change();
+        for volume in volumes {
+            table.put(volume);
+        }
+        Ok(())
+    }
+
+    /// Describes a volume beside its data, then records it.
+    pub(crate) fn describe_and_record(&self, volume: Volume, between: Fault) -> Result<Arc<Volume>> {
+        crate::description::write(&volume, &self.home(&volume)?)?;
+        self.fault(between);
+        self.record(volume)
+    }
+
+    pub(crate) fn forget(&self, id: VolumeId) -> Result<()> {
+        self.catalog.remove(id)?;
+        self.set_path(id, None);
+        self.change().remove(id);
+        Ok(())
+    }
+
+    pub(crate) fn next_project(&self) -> Result<u32> {
+        self.catalog.next_project()
+    }
+
+    pub(crate) fn fault(&self, fault: Fault) {
+        self.faults.at(fault);
+    }
+
+    pub(crate) fn pool(&self, name: &PoolName) -> Result<&Pool> {
+        self.pools.iter().find(|pool| pool.settings.name == *name).ok_or_else(|| Error::NoPool {
+            name: name.clone(),
+            known: self.pools.iter().map(|pool| pool.settings.name.to_string()).collect(),
+        })
+    }
+
+    /// The directory in the pool that is this volume's.
+    pub(crate) fn home(&self, volume: &Volume) -> Result<PathBuf> {
+        Ok(self.pool(&volume.spec.pool)?.home(volume.id))
+    }
+
+    pub(crate) fn driver(&self, volume: &Volume) -> &dyn Driver {
+        self.drivers.get(volume.spec.kind())
+    }
+
+    /// Calls `work` with the volume's driver and place, and says what state the data is in should it fail.
+    pub(crate) fn with_driver<T>(
+        &self,
+        volume: &Volume,
+        verb: &'static str,
+        state: &'static str,
+        work: impl FnOnce(&dyn Driver, &Place<'_>) -> storage::Result<T>,
+    ) -> Result<T> {
+        let home = self.home(volume)?;
+        let mountpoint = self.settings.mountpoints().join(volume.id.to_string());
+        let place = Place {
+            id: volume.id,
+            spec: &volume.spec,
+            home: &home,
+            mountpoint: &mountpoint,
+            project: volume.project,
+        };
+        work(self.driver(volume), &place).map_err(|source| Error::Storage {
+            name: volume.name.clone(),
+            verb,
+            source,
+            state,
+        })
+    }
+}
+
+fn take_lock(settings: &Settings) -> Result<PidLock> {
+    PidLock::acquire(&settings.lock()).map_err(|error| match error {
+        LockError::Held { pid } => Error::SecondDaemon { pid, state: settings.state.clone() },
+        LockError::Io(error) => Error::Kernel(error),
+    })
+}

@@ -1,0 +1,221 @@
+//! Holding writers when a pool runs full.
+//!
+//! A thin image takes its space as it is written. When the pool has none left, the write fails inside the image, and a
+//! database that gets an I/O error stops, or worse. So before that happens the writers are held: their file system
+//! is frozen, they wait, and they go on where they were when space has returned.
+//!
+//! Freezing flushes what the page cache has not written yet, and that needs space too. So what counts is
+//! not the free space but the free space less the dirty data that may still go there.
+
+use crate::engine::{Engine, lock};
+use crate::pools::Pool;
+use crate::{Error, Guard, Result};
+use jiff::Timestamp;
+use model::{PoolName, Volume, VolumeId};
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Whether the writers of a pool are held.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Hold {
+    /// They write.
+    #[default]
+    Open,
+    /// They wait.
+    Held {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// The operator let them go on although the pool is full; they are held again only after space had returned.
+    Overridden,
+}
+
+/// How fast a writer may fill a pool, in bytes a second; sets how often to look.
+const FASTEST_WRITER: u64 = 4 << 30;
+const LOOK_OFTEN: Duration = Duration::from_millis(20);
+const LOOK_SELDOM: Duration = Duration::from_millis(500);
+
+/// What is frozen now.
+pub(crate) struct Holds {
+    guard: Option<Guard>,
+    frozen: Mutex<HashMap<VolumeId, (PathBuf, File)>>,
+    /// Dirty data that is known not to be the volumes', by pool.
+    foreign: Mutex<HashMap<PoolName, u64>>,
+}
+
+impl Holds {
+    pub(crate) fn new(guard: Option<Guard>) -> Self {
+        Self { guard, frozen: Mutex::default(), foreign: Mutex::default() }
+    }
+
+    pub(crate) fn is_held(&self, id: VolumeId) -> bool {
+        lock(&self.frozen).contains_key(&id)
+    }
+
+    fn freeze(&self, id: VolumeId, mountpoint: PathBuf) -> std::result::Result<(), String> {
+        let Some(guard) = &self.guard else { return Err("there is no guard process".into()) };
+        let file = File::open(&mountpoint).map_err(|error| error.to_string())?;
+        refuse_host(&file, &mountpoint)?;
+        guard.protect(&mountpoint).map_err(|error| error.to_string())?;
+        linux::freeze::freeze_fd(&file, &mountpoint).map_err(|error| error.to_string())?;
+        lock(&self.frozen).insert(id, (mountpoint, file));
+        Ok(())
+    }
+
+    /// Lets the writers of one volume go on, if they are held.
+    pub(crate) fn release(&self, id: VolumeId) {
+        let Some((mountpoint, file)) = lock(&self.frozen).remove(&id) else { return };
+        if let Err(error) = linux::freeze::thaw_fd(&file, &mountpoint) {
+            tracing::error!(path = %mountpoint.display(), %error, "could not thaw; `fsfreeze -u` on this path does it");
+        }
+        if let Some(guard) = &self.guard {
+            if let Err(error) = guard.release(&mountpoint) {
+                tracing::warn!(path = %mountpoint.display(), %error, "the guard did not let go");
+            }
+        }
+    }
+}
+
+/// Freezing a path where nothing is mounted would freeze the host's own file system.
+fn refuse_host(file: &File, mountpoint: &Path) -> std::result::Result<(), String> {
+    use std::os::unix::fs::MetadataExt;
+    let here = file.metadata().map_err(|error| error.to_string())?.dev();
+    let parent = mountpoint.parent().ok_or("the mount point is the root")?;
+    let above = std::fs::metadata(parent).map_err(|error| error.to_string())?.dev();
+    if here == above { Err(format!("nothing is mounted at {}", mountpoint.display())) } else { Ok(()) }
+}
+
+impl Engine {
+    /// Looks at every pool, holds or releases writers, and says when to look again.
+    pub fn watch_pools(&self) -> Duration {
+        let next = self.pools.iter().map(|pool| {
+            self.watch_pool(pool).unwrap_or_else(|error| {
+                tracing::warn!(pool = %pool.settings.name, %error, "could not look at the pool");
+                LOOK_SELDOM
+            })
+        });
+        next.min().unwrap_or(LOOK_SELDOM)
+    }
+
+    fn watch_pool(&self, pool: &Pool) -> Result<Duration> {
+        let space = pool.space()?;
+        let Some(line) = pool.hold_line(&space) else { return Ok(LOOK_SELDOM) };
+        let state = lock(&pool.hold).clone();
+        // Some way above the line, so that a pool at the line does not flutter.
+        let clear = space.available > line.saturating_add(line / 4);
+        match state {
+            Hold::Held { .. } if clear => {
+                self.release_held(pool, Hold::Open);
+                tracing::warn!(pool = %pool.settings.name, available = space.available, "space has returned: writers go on");
+            }
+            Hold::Held { .. } => self.hold_writers(pool),
+            Hold::Overridden if clear => *lock(&pool.hold) = Hold::Open,
+            Hold::Overridden => {}
+            Hold::Open => {
+                let thin = self.thin_and_attached(pool);
+                if thin.is_empty() {
+                    return Ok(LOOK_SELDOM);
+                }
+                let dirty = self.own_dirty(pool, &thin)?;
+                let free = space.available.saturating_sub(dirty);
+                if free >= line {
+                    let until = Duration::from_millis((free - line) / (FASTEST_WRITER / 1000));
+                    return Ok(until.clamp(LOOK_OFTEN, LOOK_SELDOM));
+                }
+                *lock(&pool.hold) = Hold::Held { since: self.clock.now() };
+                self.hold_writers(pool);
+                lock(&self.holds.foreign).insert(pool.settings.name.clone(), linux::host::dirty_bytes()?);
+                if space.available < line {
+                    tracing::error!(
+                        pool = %pool.settings.name, path = %pool.settings.path.display(), available = space.available, line,
+                        "the pool is full: writers of its thin volumes are held until space returns \
+                         (or `everhold pool release {}`)", pool.settings.name
+                    );
+                }
+            }
+        }
+        Ok(LOOK_OFTEN)
+    }
+
+    fn thin_and_attached(&self, pool: &Pool) -> Vec<Arc<Volume>> {
+        let table = self.read();
+        let mine = |v: &&Arc<Volume>| v.spec.pool == pool.settings.name && v.spec.is_thin() && !v.attachments.is_empty();
+        table.all().filter(mine).cloned().collect()
+    }
+
+    /// The dirty data in memory that may belong to these volumes: no more than they can still take from the pool.
+    fn own_dirty(&self, pool: &Pool, thin: &[Arc<Volume>]) -> Result<u64> {
+        let dirty = linux::host::dirty_bytes()?;
+        let mut foreign = lock(&self.holds.foreign);
+        let known = foreign.entry(pool.settings.name.clone()).or_insert(0);
+        *known = (*known).min(dirty);
+        let own = dirty - *known;
+        drop(foreign);
+        let room = |volume: &Arc<Volume>| {
+            let usage = self.with_driver(volume, "look at", "", |driver, place| driver.usage(place)).ok()?;
+            Some(volume.spec.promised().bytes().saturating_sub(usage.allocated?))
+        };
+        // Summing over many volumes costs; with plenty of dirty data not in play it is not needed.
+        if own == 0 {
+            return Ok(0);
+        }
+        Ok(own.min(thin.iter().filter_map(room).fold(0, u64::saturating_add)))
+    }
+
+    /// Freezes what is not frozen yet; volumes that a verb is at work on get their turn at the next look.
+    fn hold_writers(&self, pool: &Pool) {
+        let todo: Vec<_> =
+            self.thin_and_attached(pool).into_iter().filter(|volume| !self.holds.is_held(volume.id)).collect();
+        std::thread::scope(|scope| {
+            for volume in &todo {
+                scope.spawn(|| self.hold_one(volume));
+            }
+        });
+    }
+
+    fn hold_one(&self, volume: &Volume) {
+        let Some(_claim) = self.claims.try_take(&volume.name, "hold writers") else { return };
+        // Detached meanwhile?
+        let Some(now) = self.read().get(volume.id).filter(|now| !now.attachments.is_empty()) else { return };
+        let mountpoint = self.with_driver(&now, "hold", "", |driver, place| Ok(driver.freezable(place)));
+        let Ok(Some(mountpoint)) = mountpoint else { return };
+        match self.holds.freeze(volume.id, mountpoint) {
+            Ok(()) => tracing::warn!(volume = %volume.name, "its writers are held: the pool is full"),
+            Err(error) => tracing::error!(volume = %volume.name, error, "its writers could not be held"),
+        }
+    }
+
+    fn release_held(&self, pool: &Pool, then: Hold) {
+        *lock(&pool.hold) = then;
+        for volume in self.thin_and_attached(pool) {
+            self.holds.release(volume.id);
+        }
+    }
+
+    /// Lets the writers of a pool go on although it is full. They get I/O errors when the last block is gone.
+    ///
+    /// # Errors
+    /// [`Error::NoPool`].
+    pub fn release_pool(&self, name: &PoolName) -> Result<crate::Change> {
+        let pool = self.pool(name)?;
+        if !matches!(*lock(&pool.hold), Hold::Held { .. }) {
+            return Ok(crate::Change::AlreadyThere);
+        }
+        self.release_held(pool, Hold::Overridden);
+        tracing::warn!(pool = %name, "the operator released the writers of a full pool");
+        Ok(crate::Change::Done)
+    }
+
+    /// Lets every held writer go on; for the end of the daemon.
+    pub fn release_all(&self) {
+        let held: Vec<_> = lock(&self.holds.frozen).keys().copied().collect();
+        held.into_iter().for_each(|id| self.holds.release(id));
+    }
+
+    pub(crate) fn held_error(&self, volume: &Volume) -> Option<Error> {
+        self.holds.is_held(volume.id).then(|| self.pool(&volume.spec.pool).ok()?.refuse_if_held().err()).flatten()
+    }
+}

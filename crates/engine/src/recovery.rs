@@ -1,0 +1,132 @@
+//! Start-up: finishes or undoes what was interrupted, and brings the records in line with the kernel.
+
+use crate::engine::Engine;
+use crate::{Result, description};
+use model::{Intent, Volume};
+use std::fmt;
+use std::sync::Arc;
+
+/// One thing that start-up did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repair {
+    /// The volume, by name.
+    pub volume: String,
+    /// What was found and done.
+    pub what: String,
+    /// Whether it worked.
+    pub done: bool,
+}
+
+impl fmt::Display for Repair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.volume, self.what)
+    }
+}
+
+fn repair(volume: &Volume, what: &str, result: Result<()>) -> Repair {
+    match result {
+        Ok(()) => Repair { volume: volume.name.to_string(), what: what.to_owned(), done: true },
+        Err(error) => {
+            Repair { volume: volume.name.to_string(), what: format!("{what} failed: {error}"), done: false }
+        }
+    }
+}
+
+pub(crate) fn run(engine: &Engine) -> Vec<Repair> {
+    let volumes: Vec<Arc<Volume>> = engine.read().all().cloned().collect();
+    let mut repairs = Vec::new();
+    let mut rebooted = Vec::new();
+    for volume in &volumes {
+        if let Some(intent) = volume.pending {
+            repairs.push(finish(engine, volume, intent));
+        }
+        let Some(volume) = engine.read().get(volume.id) else { continue };
+        repairs.extend(describe(engine, &volume));
+        if volume.attachments.is_empty() {
+            continue;
+        }
+        let (old, same): (Vec<_>, Vec<_>) =
+            volume.attachments.iter().cloned().partition(|attachment| attachment.boot_id != engine.boot_id);
+        if !old.is_empty() {
+            let what = format!("dropped {} attachment(s) from before the reboot", old.len());
+            repairs.push(repair(&volume, &what, Ok(())));
+            rebooted.push(Volume { attachments: same.clone(), ..(*volume).clone() });
+        }
+        if !same.is_empty() {
+            repairs.extend(reattach(engine, &volume));
+        }
+    }
+    // One transaction for all: after a reboot there may be a thousand.
+    if !rebooted.is_empty() {
+        if let Err(error) = engine.record_all(rebooted) {
+            repairs.push(Repair { volume: "all".into(), what: format!("could not record it: {error}"), done: false });
+        }
+    }
+    repairs
+}
+
+/// A crash may have come between the description and the record; the record holds.
+fn describe(engine: &Engine, volume: &Volume) -> Option<Repair> {
+    let made_true = engine.home(volume).and_then(|home| description::make_true(volume, &home));
+    match made_true {
+        Ok(false) => None,
+        Ok(true) => Some(repair(volume, "its description was not what is recorded; written anew", Ok(()))),
+        Err(error) => Some(repair(volume, "writing its description", Err(error))),
+    }
+}
+
+fn finish(engine: &Engine, volume: &Volume, intent: Intent) -> Repair {
+    match intent {
+        Intent::Create => {
+            repair(volume, "its creation was interrupted; undone", engine.destroy_now(volume))
+        }
+        Intent::Destroy => {
+            repair(volume, "its destruction was interrupted; finished", engine.destroy_now(volume))
+        }
+        Intent::Grow { to } => {
+            let grown = engine.finish_grow(volume, to).map(drop);
+            let failed = grown.is_err();
+            let mut said = repair(volume, &format!("growing to {to} was interrupted; finished"), grown);
+            if failed {
+                // Not worth a fence: the data is whole at the old size.
+                let back = Volume { pending: None, ..volume.clone() };
+                if let Err(error) = engine.record(back) {
+                    said.what.push_str(&format!("; and could not be recorded: {error}"));
+                }
+            }
+            said
+        }
+    }
+}
+
+/// The mount of a volume that was attached in this boot: still there, or to be put back where someone holds it.
+fn reattach(engine: &Engine, volume: &Arc<Volume>) -> Option<Repair> {
+    let thawed = thaw(engine, volume);
+    let seen = engine.with_driver(volume, "look at", "", |driver, place| Ok(driver.observe(place))).ok()?;
+    if let Some(path) = seen.path {
+        engine.set_path(volume.id, Some(path));
+        return thawed;
+    }
+    if seen.device.is_some() {
+        // A container's mount namespace still has the device: the volume is in use although our mount is gone.
+        let mounted = engine.mount(volume).map(drop);
+        return Some(repair(volume, "its mount was gone while a container still uses it; mounted again", mounted));
+    }
+    let dropped = engine.drop_attachments(volume, |_| true).map(drop);
+    Some(repair(volume, "its attachments were recorded but nothing is mounted; dropped", dropped))
+}
+
+fn thaw(engine: &Engine, volume: &Volume) -> Option<Repair> {
+    let mountpoint =
+        engine.with_driver(volume, "look at", "", |driver, place| Ok(driver.freezable(place))).ok()??;
+    match linux::freeze::thaw(&mountpoint) {
+        Ok(linux::Change::Done) => Some(repair(volume, "was left frozen; thawed", Ok(()))),
+        Ok(linux::Change::AlreadyThere) => None,
+        Err(error) => Some(repair(volume, "thaw", Err(error.into()))),
+    }
+}
+
+/// Whether `home` holds a volume: it has a description.
+pub(crate) fn is_home(home: &std::path::Path) -> bool {
+    home.join(description::FILE).is_file()
+}

@@ -1,0 +1,93 @@
+//! Destroy: the only verb that can't be taken back. Only the trash is emptied, by request or by expiry.
+
+use crate::engine::Engine;
+use crate::{Error, Fault, Result, description};
+use model::{Intent, Volume};
+use std::io::ErrorKind as Io;
+use std::path::Path;
+use std::sync::Arc;
+
+const STATE: &str = "its destruction was begun and goes on at the next start or `everhold trash empty`";
+
+fn ignore_absent(result: std::io::Result<()>, op: &'static str, path: &Path) -> Result<()> {
+    match result {
+        Err(source) if source.kind() != Io::NotFound => {
+            Err(Error::Kernel(linux::KernelError { op, path: Some(path.to_owned()), source }))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Engine {
+    /// Destroys what is in the trash: `which` (a name or an ID), or everything.
+    /// With `dry_run` it only says what would be destroyed.
+    ///
+    /// # Errors
+    /// The first error; what was destroyed before it is gone, the rest is still in the trash.
+    pub fn empty_trash(&self, which: Option<&str>, dry_run: bool) -> Result<Vec<Arc<Volume>>> {
+        let chosen = match which {
+            Some(text) => vec![self.in_trash(text)?],
+            None => self.trash(),
+        };
+        if dry_run {
+            return Ok(chosen);
+        }
+        let mut first_error = None;
+        let mut gone = Vec::new();
+        for volume in chosen {
+            match self.destroy(&volume) {
+                Ok(()) => gone.push(volume),
+                Err(error) => {
+                    tracing::error!(volume = %volume.name, id = %volume.id, %error, "could not be destroyed");
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        first_error.map_or(Ok(gone), Err)
+    }
+
+    /// Destroys what has expired.
+    pub fn expire_trash(&self) -> Vec<Arc<Volume>> {
+        let now = self.clock.now();
+        let expired = self.trash().into_iter().filter(|v| v.trashed().is_some_and(|trashed| trashed.expires <= now));
+        expired
+            .filter(|volume| match self.destroy(volume) {
+                Ok(()) => {
+                    tracing::info!(volume = %volume.name, id = %volume.id, "its time in the trash is over; destroyed");
+                    true
+                }
+                Err(error) => {
+                    tracing::error!(volume = %volume.name, id = %volume.id, %error, "has expired but could not be destroyed");
+                    false
+                }
+            })
+            .collect()
+    }
+
+    fn destroy(&self, volume: &Volume) -> Result<()> {
+        let _claim = self.claims.take([volume.id], "destroy")?;
+        // Restored or destroyed while this waited for the claim?
+        match self.read().get(volume.id) {
+            Some(now) if !now.is_live() => {}
+            _ => return Err(Error::NotInTrash(volume.name.to_string())),
+        }
+        let going = self.record(Volume { pending: Some(Intent::Destroy), ..volume.clone() })?;
+        self.fault(Fault::DestroyRecorded);
+        self.destroy_now(&going)
+    }
+
+    /// Removes a volume's data, home and record, in that order; each step may have been done before.
+    pub(crate) fn destroy_now(&self, volume: &Volume) -> Result<()> {
+        let home = self.home(volume)?;
+        if home.exists() {
+            self.with_driver(volume, "destroy", STATE, |driver, place| driver.destroy(place))?;
+            self.fault(Fault::DestroyData);
+            let file = home.join(description::FILE);
+            ignore_absent(std::fs::remove_file(&file), "unlink", &file)?;
+            // Not recursive: what the driver left behind, or someone else put there, is not ours to delete.
+            ignore_absent(std::fs::remove_dir(&home), "rmdir", &home)?;
+            self.fault(Fault::DestroyHome);
+        }
+        self.forget(volume.id)
+    }
+}

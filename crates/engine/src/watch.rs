@@ -1,0 +1,61 @@
+//! The engine's own threads: pools that run full, volumes that should grow, and a trash that expires.
+
+use crate::Engine;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+const AUTOGROW: Duration = Duration::from_secs(1);
+const AUTOGROW_IDLE: Duration = Duration::from_secs(5);
+const TRASH: Duration = Duration::from_secs(60);
+
+/// The threads, until stopped or dropped.
+pub struct Watch {
+    stops: Vec<Sender<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Watch {
+    /// Starts them.
+    ///
+    /// # Errors
+    /// When the host gives no threads.
+    pub fn start(engine: &Arc<Engine>) -> std::io::Result<Self> {
+        let mut watch = Self { stops: Vec::new(), threads: Mutex::default() };
+        watch.every("watch-pools", engine, |engine| engine.watch_pools())?;
+        watch.every("autogrow", engine, |engine| if engine.grow_by_rule() { AUTOGROW } else { AUTOGROW_IDLE })?;
+        watch.every("expire-trash", engine, |engine| {
+            engine.expire_trash();
+            TRASH
+        })?;
+        Ok(watch)
+    }
+
+    fn every(
+        &mut self,
+        name: &str,
+        engine: &Arc<Engine>,
+        look: impl Fn(&Engine) -> Duration + Send + 'static,
+    ) -> std::io::Result<()> {
+        let (stop, stopped) = channel();
+        let engine = Arc::clone(engine);
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            while stopped.recv_timeout(look(&engine)) == Err(RecvTimeoutError::Timeout) {}
+        })?;
+        self.stops.push(stop);
+        self.threads.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).push(thread);
+        Ok(())
+    }
+
+    /// Tells them to end; does not wait for one that is at work.
+    pub fn stop(&mut self) {
+        self.stops.clear();
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
