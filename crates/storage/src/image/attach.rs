@@ -1,0 +1,195 @@
+//! Attaching an image: checked, on one loop device, mounted where the record says.
+
+use super::files::{self, Files, failed};
+use super::ImageDriver;
+use crate::{Attached, Error, Place, Result};
+use linux::command::{CommandError, Tool};
+use linux::loopdev::{self, LoopHandle, LoopOptions};
+use linux::mounts::{self, MountFlags};
+use linux::superblock::Superblock;
+use linux::Change;
+use model::{FsKind, Image, Provisioning};
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+const E2FSCK: Tool = Tool::new("e2fsck");
+const RESIZE2FS: Tool = Tool::new("resize2fs");
+const XFS_GROWFS: Tool = Tool::new("xfs_growfs");
+
+/// The block size of the loop device unless the file system's own is smaller.
+const BLOCK: u32 = 4096;
+
+impl ImageDriver {
+    pub(super) fn attach_image(&self, place: &Place<'_>, image: &Image) -> Result<Attached> {
+        let path = files::data(place.mountpoint);
+        if mounts::at(place.mountpoint)?.is_some() {
+            return Ok(Attached { path, change: Change::AlreadyThere });
+        }
+        let device = self.device(place, image, &Files::of(place))?;
+        self.mount(place, image, device.path(), place.spec.readonly)?;
+        if !path.is_dir() {
+            self.unmount(place.mountpoint)?;
+            return Err(Error::Missing { path });
+        }
+        Ok(Attached { path, change: Change::Done })
+    }
+
+    /// The loop device of the image: the one that there is, or a new one on a checked file system.
+    fn device(&self, place: &Place<'_>, image: &Image, files: &Files) -> Result<LoopHandle> {
+        let file = files.open()?;
+        if let Some(device) = loopdev::find(&file)? {
+            return Ok(device);
+        }
+        files.check_size(&file, image.size)?;
+        let superblock = files.check_identity(&file, place.id, image.fs)?;
+        let block_size = self.check_file_system(files, &superblock)?;
+        let options = LoopOptions { read_only: false, direct_io: true, block_size };
+        Ok(loopdev::attach(&file, &files.image, &options)?)
+    }
+
+    /// Repairs what can be repaired without a decision, and says which block size the loop device may have.
+    ///
+    /// XFS replays its log when it is mounted, and has nothing like `e2fsck -p`.
+    fn check_file_system(&self, files: &Files, superblock: &Superblock) -> Result<u32> {
+        let Superblock::Ext4(ext4) = superblock else { return Ok(BLOCK) };
+        if ext4.needs_recovery || !ext4.clean || ext4.has_errors {
+            self.check_ext4(files, &["-p"])?;
+        }
+        Ok(ext4.block_size.min(BLOCK))
+    }
+
+    fn check_ext4(&self, files: &Files, how: &[&str]) -> Result<()> {
+        let mut arguments: Vec<&OsStr> = how.iter().map(OsStr::new).collect();
+        arguments.push(files.image.as_os_str());
+        // e2fsck(8): 1 and 2 mean that errors were corrected; 4 and more that they were not.
+        match self.run(E2FSCK, &arguments) {
+            Ok(_) => Ok(()),
+            Err(Error::Tool(CommandError::Failed { code: Some(1 | 2), stdout, .. })) => {
+                tracing::warn!(path = %files.image.display(), report = stdout.trim(), "repaired after an unclean end");
+                Ok(())
+            }
+            Err(Error::Tool(CommandError::Failed { stdout, stderr, .. })) => Err(Error::NeedsRepair {
+                path: files.image.clone(),
+                report: format!("{} {}", stdout.trim(), stderr.trim()),
+            }),
+            Err(other) => Err(other),
+        }
+    }
+
+    fn mount(&self, place: &Place<'_>, image: &Image, device: &Path, read_only: bool) -> Result<()> {
+        match fs::create_dir(place.mountpoint) {
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed("create directory", place.mountpoint, source).into());
+            }
+            _ => {}
+        }
+        let (flags, data) = mount_options(image, read_only);
+        mounts::mount(device, place.mountpoint, image.fs.as_str(), flags, &data)?;
+        Ok(())
+    }
+
+    /// Unmounts and removes the mount point. The loop device goes with its last user.
+    pub(super) fn unmount(&self, mountpoint: &Path) -> Result<Change> {
+        let change = match mounts::unmount(mountpoint) {
+            // Some process on the host stands in it. Nobody new can get in, the kernel ends it when the process goes,
+            // and until then the next attach finds the same device: nothing is lost by not waiting.
+            Err(error) if error.source.kind() == io::ErrorKind::ResourceBusy => {
+                tracing::warn!(path = %mountpoint.display(), "a host process still uses it; unmounted when that ends");
+                linux::freeze::sync(mountpoint)?;
+                mounts::unmount_lazy(mountpoint)?;
+                Change::Done
+            }
+            other => other?,
+        };
+        match fs::remove_dir(mountpoint) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(failed("rmdir", mountpoint, source).into()),
+            _ => Ok(change),
+        }
+    }
+
+    /// Calls `work` with the volume mounted, mounting it (writable) for that time if it is not.
+    pub(super) fn with_mounted<T>(
+        &self,
+        place: &Place<'_>,
+        image: &Image,
+        files: &Files,
+        work: impl FnOnce(&LoopHandle, &Path) -> Result<T>,
+    ) -> Result<T> {
+        let was_mounted = mounts::at(place.mountpoint)?.is_some();
+        let device = self.device(place, image, files)?;
+        if !was_mounted {
+            self.mount(place, image, device.path(), false)?;
+        }
+        let done = work(&device, place.mountpoint);
+        if !was_mounted {
+            self.unmount(place.mountpoint)?;
+        }
+        done
+    }
+
+    /// Grows the file system to its device or file. Says whether there was anything to grow.
+    pub(super) fn grow_file_system(&self, place: &Place<'_>, image: &Image, files: &Files) -> Result<bool> {
+        let in_use = mounts::at(place.mountpoint)?.is_some() || loopdev::find(&files.open()?)?.is_some();
+        if image.fs == FsKind::Ext4 && !in_use {
+            return self.grow_ext4_file(files);
+        }
+        self.with_mounted(place, image, files, |device, mountpoint| {
+            device.refresh_size()?;
+            let before = linux::fs::space(mountpoint)?.total;
+            match image.fs {
+                FsKind::Ext4 => self.run(RESIZE2FS, &[device.path().as_os_str()]).map_err(explain_permission)?,
+                FsKind::Xfs => self.run(XFS_GROWFS, &[OsStr::new("-d"), mountpoint.as_os_str()])?,
+            };
+            Ok(linux::fs::space(mountpoint)?.total > before)
+        })
+    }
+
+    /// An ext4 that nobody uses grows in its file, with no mount and no privilege.
+    fn grow_ext4_file(&self, files: &Files) -> Result<bool> {
+        // resize2fs wants a file system that was checked since it was last mounted.
+        self.check_ext4(files, &["-f", "-p"])?;
+        let said = self.run(RESIZE2FS, &[files.image.as_os_str()])?;
+        Ok(!said.stderr.contains("Nothing to do"))
+    }
+}
+
+/// ext4 grows under its users only for a process with a capability that a container or a service may lack.
+fn explain_permission(error: Error) -> Error {
+    match &error {
+        Error::Tool(CommandError::Failed { stderr, .. }) if stderr.contains("Permission denied") => Error::Unsupported {
+            what: "the kernel refuses to grow ext4 while it is in use: the daemon lacks CAP_SYS_RESOURCE".into(),
+            instead: "start the daemon with that capability (the packaged systemd unit has it); or stop the volume's \
+                      containers and grow it then; or use fs=xfs"
+                .into(),
+        },
+        _ => error,
+    }
+}
+
+/// Flags and data for `mount(2)`.
+fn mount_options(image: &Image, read_only: bool) -> (MountFlags, String) {
+    let mut flags = MountFlags::empty();
+    let mut data = Vec::new();
+    if read_only {
+        flags |= MountFlags::RDONLY;
+    }
+    // Deleted files give their space back to the pool; a thick image keeps what it has.
+    let mut discard = image.provisioning == Provisioning::Thin;
+    for option in image.mount_options.iter() {
+        match MountFlags::from_option(option) {
+            Some(flag) => flags |= flag,
+            None if option == "discard" || option == "nodiscard" => discard = option == "discard",
+            None => data.push(option.to_owned()),
+        }
+    }
+    if discard {
+        data.push("discard".to_owned());
+    }
+    if let Some(context) = &image.selinux {
+        data.push(format!("context=\"{context}\""));
+    }
+    (flags, data.join(","))
+}
+

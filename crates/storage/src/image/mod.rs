@@ -1,0 +1,184 @@
+//! The driver `image`: a sparse file with a file system inside, attached by the kernel's loop driver.
+//!
+//! Every read and write of a container goes through kernel code only: ext4 or XFS on a loop device in direct-I/O mode on
+//! the host's file system. The loop device detaches by itself with its last user (autoclear), so that no crash of ours can
+//! leak one; and before a device is made, the kernel is asked whether one exists for the same inode, so that an image is
+//! never mounted through two of them.
+//!
+//! In the home: `image`, the file; `seed`, only while the file system is made. In the file system: `data`, what
+//! holders see, so that a new volume is empty and `lost+found` is out of the way.
+
+mod attach;
+mod files;
+mod make;
+
+use crate::{Attached, Driver, Error, Observation, Place, Problem, Result, Usage};
+use files::Files;
+use linux::command::Tool;
+use linux::{Change, loopdev, mounts};
+use model::{DriverKind, DriverSpec, FsKind, Image, Provisioning, Size, Spec};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Images and file systems grow in steps of this.
+const STEP: u64 = 1 << 20;
+/// Below this, ext4 is made with small blocks, as 4 KiB ones would leave no room.
+const SMALL: Size = Size::from_mib(16);
+/// Below this, ext4 makes no journal.
+const JOURNAL_FROM: Size = Size::from_mib(8);
+
+/// Volumes in image files.
+pub struct ImageDriver {
+    tool_deadline: Duration,
+}
+
+impl ImageDriver {
+    /// `tool_deadline`: how long mkfs, e2fsck and their like may take.
+    pub fn new(tool_deadline: Duration) -> Self {
+        Self { tool_deadline }
+    }
+
+    fn run(&self, tool: Tool, arguments: &[&std::ffi::OsStr]) -> Result<linux::command::Output> {
+        Ok(tool.run(arguments, self.tool_deadline)?)
+    }
+}
+
+/// The image's own settings.
+fn image<'a>(place: &Place<'a>) -> Result<&'a Image> {
+    match &place.spec.driver {
+        DriverSpec::Image(image) => Ok(image),
+        other => Err(Error::Unsupported {
+            what: format!("the driver image was given a volume of driver {}", other.kind()),
+            instead: "report this as a bug".into(),
+        }),
+    }
+}
+
+impl Driver for ImageDriver {
+    fn kind(&self) -> DriverKind {
+        DriverKind::Image
+    }
+
+    fn admit(&self, spec: Spec, _pool: &Path) -> Result<Spec> {
+        let size = spec.size().unwrap_or_default().round_up(STEP);
+        Ok(spec.with_size(size))
+    }
+
+    fn create(&self, place: &Place<'_>) -> Result<()> {
+        self.make(place, image(place)?)
+    }
+
+    fn attach(&self, place: &Place<'_>) -> Result<Attached> {
+        self.attach_image(place, image(place)?)
+    }
+
+    fn detach(&self, place: &Place<'_>) -> Result<Change> {
+        self.unmount(place.mountpoint)
+    }
+
+    fn grow(&self, place: &Place<'_>, to: Size) -> Result<Change> {
+        let image = image(place)?;
+        let mounted_read_only = mounts::at(place.mountpoint)?.is_some_and(|mount| mount.read_only());
+        if mounted_read_only {
+            return Err(Error::Unsupported {
+                what: "a file system that is mounted read-only can't grow".into(),
+                instead: "stop its containers, grow it, and start them again".into(),
+            });
+        }
+        let files = Files::of(place);
+        let file = files.open()?;
+        let is = files.size(&file)?;
+        if is < to {
+            if let Err(error) = lengthen(&file, &files.image, to, image.provisioning) {
+                // The file system inside does not know of the new room yet; give it back to the pool.
+                files.cut_back(&file, is);
+                return Err(error);
+            }
+        }
+        let grown = self.grow_file_system(place, image, &files)?;
+        Ok(if is < to || grown { Change::Done } else { Change::AlreadyThere })
+    }
+
+    fn destroy(&self, place: &Place<'_>) -> Result<Change> {
+        self.unmount(place.mountpoint)?;
+        let half = Files::unfinished(place).remove()?;
+        let whole = Files::of(place).remove()?;
+        Ok(if half == Change::Done { half } else { whole })
+    }
+
+    fn usage(&self, place: &Place<'_>) -> Result<Usage> {
+        let files = Files::of(place);
+        let allocated = Some(linux::fs::allocated(&files.image)?);
+        if mounts::at(place.mountpoint)?.is_none() {
+            return Ok(Usage { size: place.spec.size().map(Size::bytes), allocated, ..Usage::default() });
+        }
+        let space = linux::fs::space(place.mountpoint)?;
+        Ok(Usage {
+            size: Some(space.total),
+            used: Some(space.total.saturating_sub(space.free)),
+            allocated,
+            inodes: Some((space.files, space.files.saturating_sub(space.files_free))),
+        })
+    }
+
+    fn observe(&self, place: &Place<'_>) -> Observation {
+        let mut seen = Observation::default();
+        if let Err(error) = self.look(place, &mut seen) {
+            seen.problems.push(Problem { what: error.to_string(), next: error.next_step() });
+        }
+        seen
+    }
+
+    fn freezable(&self, place: &Place<'_>) -> Option<PathBuf> {
+        mounts::at(place.mountpoint).ok().flatten().map(|_| place.mountpoint.to_owned())
+    }
+}
+
+impl ImageDriver {
+    fn look(&self, place: &Place<'_>, seen: &mut Observation) -> Result<()> {
+        let image = image(place)?;
+        if image.fs == FsKind::Ext4 && image.size < JOURNAL_FROM {
+            seen.notes.push(format!("below {JOURNAL_FROM} ext4 has no journal: a crash costs a check at the next attach"));
+        }
+        let mounted = mounts::at(place.mountpoint)?;
+        if let Some(mount) = &mounted {
+            seen.path = Some(files::data(place.mountpoint));
+            seen.device = Some(PathBuf::from(&mount.source));
+            if mount.read_only() && !place.spec.readonly {
+                seen.problems.push(Problem {
+                    what: "the kernel has made its file system read-only after an error".into(),
+                    next: "stop its containers and start them again: the file system is checked when it is attached".into(),
+                });
+            }
+        }
+        let files = Files::of(place);
+        let file = files.open()?;
+        let found = loopdev::find(&file)?;
+        if mounted.is_some() && found.is_none() {
+            return Err(Error::Replaced {
+                path: files.image,
+                found: "the running volume is on another file, which this name no longer leads to".into(),
+            });
+        }
+        if let Some(device) = found {
+            let direct = device.direct_io()?;
+            seen.device = Some(device.path().to_owned());
+            seen.direct_io = Some(direct);
+            if !direct {
+                seen.notes.push(
+                    "the pool's file system does not allow direct I/O: data is cached twice, in the volume and in the pool".into(),
+                );
+            }
+        }
+        files.check_size(&file, image.size)?;
+        files.check_identity(&file, place.id, image.fs).map(drop)
+    }
+}
+
+/// Makes the file `to` bytes long.
+fn lengthen(file: &std::fs::File, path: &Path, to: Size, provisioning: Provisioning) -> Result<()> {
+    match provisioning {
+        Provisioning::Thin => Ok(file.set_len(to.bytes()).map_err(|source| files::failed("set length of", path, source))?),
+        Provisioning::Thick => Ok(linux::fs::allocate(file, to.bytes())?),
+    }
+}
