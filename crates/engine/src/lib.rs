@@ -32,6 +32,7 @@ pub use fault::{Fault, Faults};
 pub use guard::{Guard, run_guard};
 pub use hold::Hold;
 pub use linux::Change;
+pub use linux::procs::{Access as FileAccess, Holder as Process, Use as FileUse};
 pub use pools::PoolStatus;
 pub use recovery::Repair;
 pub use scan::{Scanned, rebuild};

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// Refuses to follow a symbolic link at the end of a path; for `OpenOptionsExt::custom_flags`.
 pub const NOFOLLOW: i32 = libc::O_NOFOLLOW;
+/// What the kernel says then.
+pub const IS_A_LINK: i32 = libc::ELOOP;
 
 /// How full a file system is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +76,15 @@ impl FsType {
             Self::Nfs => "nfs",
             Self::Fuse => "fuse",
             Self::Other(_) => "other",
+        }
+    }
+}
+
+impl std::fmt::Display for FsType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Other(magic) => write!(f, "other ({magic:#x})"),
+            known => f.pad(known.name()),
         }
     }
 }

@@ -61,12 +61,20 @@ pub fn io_scheduler(dev: u64) -> Result<Option<String>> {
 
 /// Whether this process may administer the system (mount, loop devices, quotas).
 pub fn has_cap_sys_admin() -> Result<bool> {
-    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    has_capability(21)
+}
+
+/// Whether this process may go beyond resource limits; ext4 wants that of who grows it under its users.
+pub fn has_cap_sys_resource() -> Result<bool> {
+    has_capability(24)
+}
+
+/// (linux/capability.h)
+fn has_capability(number: u32) -> Result<bool> {
     let text = read(Path::new("/proc/self/status"))?;
     let effective = text.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    Ok(effective
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .is_some_and(|bits| bits & CAP_SYS_ADMIN != 0))
+    let bits = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    Ok(bits.is_some_and(|bits| bits & (1 << number) != 0))
 }
 
 #[cfg(test)]

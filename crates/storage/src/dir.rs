@@ -123,7 +123,9 @@ impl DirDriver {
 
 /// Before the first file is deleted: half a volume is worth less than one that is refused whole.
 fn refuse_mounts_below(path: &Path) -> Result<()> {
-    let Some(mount) = mounts::below(path)?.into_iter().next() else { return Ok(()) };
+    // The kernel's table has real paths, and the pool's may lead through a link.
+    let real = fs::canonicalize(path).map_err(|error| failed("resolve", path, error))?;
+    let Some(mount) = mounts::below(&real)?.into_iter().next() else { return Ok(()) };
     Err(Error::Refused {
         what: format!(
             "{} is mounted inside the volume's directory; deleting the volume would delete what it shows",

@@ -41,6 +41,12 @@ impl Sandbox {
         self
     }
 
+    /// Further lines of the section `[docker]`.
+    pub fn configure_docker(&mut self, lines: &str) -> &mut Self {
+        lines.clone_into(&mut self.docker_section);
+        self
+    }
+
     /// Sets an environment variable of the daemon; takes effect at the next start.
     pub fn env(&mut self, key: &str, value: &str) -> &mut Self {
         self.env.retain(|(known, _)| known != key);
@@ -62,10 +68,11 @@ impl Sandbox {
         let text = format!(
             "[paths]\nstate = \"{dir}/state\"\nrun = \"{dir}/run\"\nboot-id = \"{}\"\n\n\
              [docker]\nenabled = {docker}\nsocket = \"{dir}/docker/docker.sock\"\n\
-             plugin-socket = \"/run/docker/plugins/{}.sock\"\n\n\
+             plugin-socket = \"/run/docker/plugins/{}.sock\"\n{}\n\n\
              [dir]\nallowed-paths = [\"{dir}/srv\"]\n\n{}\n",
             boot_id.display(),
             self.plugin,
+            self.docker_section,
             self.config
         );
         let path = self.dir.join("config.toml");

@@ -43,7 +43,11 @@ impl Sandbox {
         let pid = std::fs::read_to_string(self.docker_dir().join("dockerd.pid")).expect("the engine's pid");
         let pid = pid.trim();
         checked(Command::new("kill").args(["-9", pid]));
-        until("the engine is gone", Duration::from_secs(10), || !Path::new("/proc").join(pid).exists());
+        until("the engine is gone", Duration::from_secs(10), || {
+            // A zombie has no command line; not every init reaps at once.
+            std::fs::read(Path::new("/proc").join(pid).join("cmdline")).is_ok_and(|line| line.is_empty())
+                || !Path::new("/proc").join(pid).exists()
+        });
     }
 
     /// `docker` against the sandbox's engine.

@@ -16,6 +16,7 @@ pub struct Sandbox {
     pub(crate) plugin: String,
     pub(crate) daemon: Option<Child>,
     pub(crate) config: String,
+    pub(crate) docker_section: String,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) docker: bool,
 }
@@ -36,6 +37,7 @@ impl Sandbox {
             plugin: format!("eh{id}"),
             daemon: None,
             config: String::new(),
+            docker_section: String::new(),
             env: Vec::new(),
             docker: false,
         }

@@ -46,7 +46,8 @@ pub(super) fn begin(data: &Path, id: Option<u32>, size: Size) -> Result<()> {
 pub(super) fn raise(data: &Path, id: Option<u32>, to: Size) -> Result<Change> {
     admit(data)?;
     let id = project(id)?;
-    if quota::usage(data, id)?.limit >= to.bytes() {
+    let limit = quota::usage(data, id)?.limit;
+    if limit >= to.bytes() {
         return Ok(Change::AlreadyThere);
     }
     quota::set_limit(data, id, to.bytes())?;
@@ -68,7 +69,8 @@ pub(super) fn usage(data: &Path, id: Option<u32>) -> Result<Usage> {
     }
     let counted = quota::usage(data, project(id)?)?;
     Ok(Usage {
-        size: Some(counted.limit),
+        // 0 means that someone took the limit away.
+        size: Some(counted.limit).filter(|limit| *limit != 0),
         used: Some(counted.used),
         allocated: Some(counted.used),
         inodes: None,

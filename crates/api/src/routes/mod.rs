@@ -1,0 +1,7 @@
+//! The routes, one file for each sort of thing.
+
+pub(crate) mod attachments;
+pub(crate) mod daemon;
+pub(crate) mod pools;
+pub(crate) mod trash;
+pub(crate) mod volumes;

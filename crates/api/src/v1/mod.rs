@@ -1,0 +1,27 @@
+//! What goes over the wire in version 1: plain data with documented units, and how the engine's types become it.
+//!
+//! Sizes are whole numbers of bytes, times are RFC 3339 in UTC. Fields are added, never renamed or removed; a reader
+//! ignores what it does not know. Requests are strict: an unknown field is an error, since it may be a misspelt wish.
+
+mod holders;
+mod pairs;
+mod pool;
+mod problem;
+mod request;
+mod status;
+mod trash;
+mod usage;
+mod volume;
+
+pub use holders::{Container, Holders, Process};
+pub use pairs::Pairs;
+pub use pool::{HoldState, Pool, PoolReleased, Pools};
+pub use problem::Problem;
+pub use request::{Attach, Create, DryRun, Grow, Labels, Rename, Restore, SizeText};
+pub use status::{Fenced, Status};
+pub use trash::{Destroyed, Trash};
+pub use usage::{Inodes, Usage, Usages};
+pub use volume::{
+    Access, Attached, Attachment, Detached, Finding, Outcome, Trashed, Volume, VolumeChanged, VolumeDetail,
+    VolumeRemoved, VolumeState, Volumes,
+};

@@ -1,0 +1,91 @@
+//! Things that others do to what is ours.
+
+use crate::{alone, id, in_kernel, with_docker};
+use std::path::PathBuf;
+use testkit::{BUSYBOX, Sandbox};
+
+fn image(sandbox: &Sandbox, name: &str) -> PathBuf {
+    sandbox.pool().join("volumes").join(id(sandbox, name)).join("image")
+}
+
+#[test]
+fn images_deleted_truncated_or_replaced_are_never_mounted() {
+    let sandbox = alone();
+    for name in ["deleted", "truncated", "replaced", "swapped", "linked"] {
+        sandbox.ok(&["volume", "create", name, "-o", "size=32MiB"]);
+    }
+    std::fs::remove_file(image(&sandbox, "deleted")).unwrap();
+    let cut = std::fs::OpenOptions::new().write(true).open(image(&sandbox, "truncated")).unwrap();
+    cut.set_len(1 << 20).unwrap();
+    std::fs::write(image(&sandbox, "replaced"), vec![7; 32 << 20]).unwrap();
+    let other = image(&sandbox, "linked");
+    std::fs::copy(&other, image(&sandbox, "swapped")).unwrap();
+    std::fs::rename(&other, sandbox.dir().join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(sandbox.dir().join("elsewhere"), &other).unwrap();
+
+    for (name, word) in
+        [("deleted", "missing"), ("truncated", "cut short"), ("replaced", "no file system"), ("swapped", "something else"), ("linked", "not a regular file")]
+    {
+        let (code, told) = sandbox.fails(&["volume", "mount", name]);
+        assert_eq!(code, 9, "{name}: {told}");
+        assert!(told.contains(word) && told.contains("Next:"), "{name}: {told}");
+        let inspected = sandbox.ok(&["volume", "inspect", name]);
+        assert!(inspected.contains(word), "{name}: {inspected}");
+        // It can still be removed and destroyed.
+        sandbox.ok(&["volume", "rm", name]);
+    }
+    sandbox.ok(&["trash", "empty", "--yes"]);
+    assert_eq!(in_kernel(&sandbox), (0, 0));
+    assert!(sandbox.dir().join("elsewhere").exists(), "a link's target is not ours to delete");
+}
+
+#[test]
+fn a_mount_undone_by_someone_else_never_leads_to_two_devices() {
+    let mut sandbox = with_docker(&["busybox"]);
+    sandbox.volume("data", &["size=64MiB"]);
+    let run = ["run", "-d", "--name", "first", "--network", "none", "-v", "data:/data", BUSYBOX, "sleep", "1000"];
+    sandbox.docker(&run);
+    let mountpoint = sandbox.state().join("mnt").join(id(&sandbox, "data"));
+    linux::mounts::unmount(&mountpoint).unwrap();
+    // The first container still has the file system; the second must get that one and no other.
+    sandbox.shell(&["-v", "data:/data"], "echo second > /data/file");
+    assert_eq!(sandbox.docker(&["exec", "first", "cat", "/data/file"]), "second");
+    assert_eq!(in_kernel(&sandbox).1, 1, "one loop device");
+
+    // The same across a restart of the daemon.
+    linux::mounts::unmount(&mountpoint).unwrap();
+    sandbox.kill().start();
+    assert!(sandbox.log().contains("mounted again"), "{}", sandbox.log());
+    sandbox.shell(&["-v", "data:/data"], "echo third > /data/file");
+    assert_eq!(sandbox.docker(&["exec", "first", "cat", "/data/file"]), "third");
+    assert_eq!(in_kernel(&sandbox), (1, 1));
+    sandbox.docker(&["rm", "-f", "first"]);
+    assert_eq!(in_kernel(&sandbox), (0, 0));
+}
+
+#[test]
+fn a_state_directory_that_becomes_read_only_loses_nothing() {
+    let mut sandbox = crate::sandbox();
+    let disk = sandbox.small_disk("state", &["mkfs.ext4", "-q"], 128 << 20);
+    sandbox.configure(&format!("[pool.default]\npath = \"{}/pool\"\n", sandbox.dir().display())).start();
+    sandbox.ok(&["volume", "create", "data", "-o", "size=32MiB"]);
+    let remount = |flags: &str| {
+        let done = std::process::Command::new("mount").args(["-o", &format!("remount,{flags}")]).arg(&disk).status();
+        assert!(done.unwrap().success(), "remount {flags}");
+    };
+    remount("ro");
+    for words in [&["volume", "create", "more", "-o", "size=32MiB"][..], &["volume", "mount", "data"], &["volume", "rm", "data"]] {
+        let (_, told) = sandbox.fails(words);
+        assert!(told.contains("Next:"), "{told}");
+    }
+    assert!(sandbox.ok(&["volume", "ls"]).contains("data"), "looking still works");
+    assert!(sandbox.is_running());
+    remount("rw");
+    // The store refuses to go on after a failed write; a restart is what the error asks for.
+    sandbox.kill().start();
+    sandbox.ok(&["volume", "create", "more", "-o", "size=32MiB"]);
+    sandbox.ok(&["volume", "mount", "data", "--id", "h"]);
+    sandbox.ok(&["volume", "unmount", "data", "--id", "h"]);
+    let homes = std::fs::read_dir(sandbox.dir().join("pool/volumes")).unwrap().count();
+    assert_eq!(homes, 2, "nothing of the refused creation remains");
+}

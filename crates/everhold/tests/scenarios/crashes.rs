@@ -1,0 +1,171 @@
+//! `kill -9` between any two steps of every verb, with the real kernel: each volume is as before or as asked, and
+//! nothing leaks.
+
+use crate::{alone, id, in_kernel, sandbox};
+use engine::Fault;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use testkit::Sandbox;
+
+/// What there is: name, size, state of every volume, live and in the trash.
+fn picture(sandbox: &Sandbox) -> BTreeSet<String> {
+    let live = sandbox.json(&["volume", "ls"]);
+    let trash = sandbox.json(&["trash", "ls"]);
+    let rows = |list: &serde_json::Value, state: &str| -> Vec<String> {
+        let rows = list.as_array().expect("a list").iter();
+        rows.map(|v| format!("{state} {} {} {}", v["name"], v["size"], v["labels"])).collect()
+    };
+    rows(&live, "live").into_iter().chain(rows(&trash, "trash")).collect()
+}
+
+/// The data of `name` is what was written.
+fn assert_data(sandbox: &Sandbox, name: &str) {
+    let path = sandbox.ok(&["volume", "mount", name, "--id", "check"]);
+    assert_eq!(std::fs::read_to_string(PathBuf::from(path.trim()).join("file")).expect("the data"), "kept");
+    sandbox.ok(&["volume", "unmount", name, "--id", "check"]);
+}
+
+fn write_data(sandbox: &Sandbox, name: &str) {
+    let path = sandbox.ok(&["volume", "mount", name, "--id", "write"]);
+    std::fs::write(PathBuf::from(path.trim()).join("file"), "kept").expect("write");
+    sandbox.ok(&["volume", "unmount", name, "--id", "write"]);
+}
+
+fn assert_no_leak(sandbox: &Sandbox, mounted: usize) {
+    assert_eq!(in_kernel(sandbox), (mounted, mounted), "mounts and loop devices");
+    let known = sandbox.json(&["volume", "ls"]).as_array().map_or(0, Vec::len)
+        + sandbox.json(&["trash", "ls"]).as_array().map_or(0, Vec::len);
+    let homes = std::fs::read_dir(sandbox.pool().join("volumes")).expect("the pool").count();
+    assert_eq!(homes, known, "every home belongs to a volume");
+    let mountpoints = std::fs::read_dir(sandbox.state().join("mnt")).expect("mnt").count();
+    assert_eq!(mountpoints, mounted, "mount points");
+}
+
+type Case = (&'static [&'static str], &'static [&'static str], &'static [Fault], bool);
+
+/// What is done before, the verb, its fault points, and whether the volume `data` is there to be checked afterwards.
+const CASES: [Case; 9] = [
+    (&[], &["volume", "create", "new", "-o", "size=32MiB"],
+     &[Fault::CreateRecorded, Fault::CreateHome, Fault::CreateMade, Fault::CreateDescribed], true),
+    (&[], &["volume", "mount", "data", "--id", "h"], &[Fault::AttachRecorded, Fault::AttachMounted], true),
+    (&["volume mount data --id h"], &["volume", "unmount", "data", "--id", "h"], &[Fault::DetachUnmounted], true),
+    (&[], &["volume", "grow", "data", "48MiB"], &[Fault::GrowRecorded, Fault::GrowDone], true),
+    (&[], &["volume", "label", "data", "env=prod"], &[Fault::LabelDescribed], true),
+    (&[], &["volume", "rename", "data", "other"], &[Fault::RenameDescribed], false),
+    (&[], &["volume", "rm", "data"], &[Fault::RemoveDescribed], false),
+    (&["volume rm data"], &["trash", "restore", "data"], &[Fault::RestoreDescribed], false),
+    (&["volume rm data"], &["trash", "empty", "--yes"], &[Fault::DestroyRecorded, Fault::DestroyData, Fault::DestroyHome], false),
+];
+
+#[test]
+fn every_verb_interrupted_at_every_step() {
+    let mut reached = 0;
+    for (before, verb, faults, data_stays) in CASES {
+        for fault in faults {
+            let mut sandbox = alone();
+            sandbox.ok(&["volume", "create", "data", "-o", "size=32MiB"]);
+            write_data(&sandbox, "data");
+            for words in before {
+                sandbox.ok(&words.split(' ').collect::<Vec<_>>());
+            }
+            let old = picture(&sandbox);
+            sandbox.stop().env("EVERHOLD_FAULT", &format!("{fault:?}")).start();
+            sandbox.fails(verb);
+            sandbox.wait_for_crash().no_env("EVERHOLD_FAULT").start();
+            reached += 1;
+
+            let after_crash = picture(&sandbox);
+            let holders: usize = sandbox.json(&["volume", "ls"]).as_array().expect("a list").iter()
+                .filter(|v| v["attachments"].as_array().is_some_and(|list| !list.is_empty())).count();
+            assert_no_leak(&sandbox, holders);
+            // Asking again ends where it would have ended, and the one crash left either that or the old state.
+            if !(verb[0] == "trash" && after_crash.is_empty()) && !(verb[1] == "restore" && after_crash != old)
+                && !(verb[1] == "rename" && after_crash != old) {
+                sandbox.ok(verb);
+            }
+            let asked = picture(&sandbox);
+            assert!(after_crash == old || after_crash == asked, "{fault:?}: {after_crash:?} is neither {old:?} nor {asked:?}");
+            sandbox.run(&["volume", "unmount", "data", "--id", "h"]);
+            if data_stays {
+                assert_data(&sandbox, "data");
+            } else if let Some(name) = ["data", "other"].into_iter().find(|name| asked.iter().any(|row| row.contains(name))) {
+                if asked.iter().any(|row| row.starts_with("trash")) {
+                    sandbox.ok(&["trash", "restore", name]);
+                }
+                assert_data(&sandbox, name);
+            }
+            assert_no_leak(&sandbox, 0);
+        }
+    }
+    assert_eq!(reached, Fault::ALL.len(), "every fault point has its case");
+}
+
+#[test]
+fn a_reboot_drops_attachments_and_checks_the_images() {
+    let mut sandbox = sandbox();
+    std::fs::write(sandbox.dir().join("boot_id"), "first\n").unwrap();
+    sandbox.start();
+    sandbox.ok(&["volume", "create", "data", "-o", "size=64MiB"]);
+    sandbox.ok(&["volume", "create", "memory", "-o", "driver=tmpfs", "-o", "size=8MiB"]);
+    let path = PathBuf::from(sandbox.ok(&["volume", "mount", "data", "--id", "h"]).trim());
+    let memory = PathBuf::from(sandbox.ok(&["volume", "mount", "memory", "--id", "h"]).trim());
+    std::fs::write(memory.join("file"), "gone").unwrap();
+    std::fs::write(path.join("file"), "kept").unwrap();
+    std::fs::File::open(path.join("file")).and_then(|file| file.sync_all()).unwrap();
+    // What a power cut leaves of an image: a copy of it as it is now, with a journal to replay.
+    let image = sandbox.pool().join("volumes").join(id(&sandbox, "data")).join("image");
+    let copy = sandbox.dir().join("copy");
+    linux::freeze::sync(&path).unwrap();
+    std::fs::copy(&image, &copy).unwrap();
+    sandbox.kill();
+    for mount in linux::mounts::below(&sandbox.state()).unwrap() {
+        linux::mounts::unmount(&mount.target).unwrap();
+    }
+    std::fs::copy(&copy, &image).unwrap();
+    std::fs::write(sandbox.dir().join("boot_id"), "second\n").unwrap();
+
+    sandbox.start();
+    assert!(sandbox.log().contains("from before the reboot"), "{}", sandbox.log());
+    for name in ["data", "memory"] {
+        assert_eq!(sandbox.json(&["volume", "inspect", name])["attachments"], serde_json::json!([]));
+    }
+    assert_data(&sandbox, "data");
+    let told = sandbox.ok(&["volume", "inspect", "memory"]);
+    assert!(told.contains("lost on reboot"), "{told}");
+    let memory = PathBuf::from(sandbox.ok(&["volume", "mount", "memory", "--id", "h"]).trim());
+    assert!(!memory.join("file").exists());
+}
+
+#[test]
+fn a_lost_catalog_is_rebuilt_from_the_descriptions() {
+    let mut sandbox = alone();
+    sandbox.ok(&["volume", "create", "data", "-o", "size=32MiB", "--label", "env=prod"]);
+    write_data(&sandbox, "data");
+    sandbox.ok(&["volume", "create", "removed", "-o", "size=32MiB"]);
+    sandbox.ok(&["volume", "rm", "removed"]);
+    sandbox.ok(&["volume", "create", "mounted", "-o", "size=32MiB"]);
+    sandbox.ok(&["volume", "mount", "mounted", "--id", "h"]);
+    let before = picture(&sandbox);
+    sandbox.kill();
+
+    let catalog = sandbox.state().join("catalog.redb");
+    let whole = std::fs::read(&catalog).unwrap();
+    // Damage of several kinds: never a wrong catalog, and never a crash without a word.
+    let mut flipped = whole.clone();
+    flipped[64..4096].iter_mut().for_each(|byte| *byte ^= 0x55);
+    for damage in [b"garbage".to_vec(), whole[..whole.len() / 2].to_vec(), flipped] {
+        std::fs::write(&catalog, damage).unwrap();
+        let told = sandbox.start_in_vain();
+        assert!(told.contains("recover --scan"), "{told}");
+    }
+    let config = sandbox.config_file();
+    let config = config.to_str().unwrap();
+    sandbox.ok(&["recover", "--scan", "--dry-run", "--config", config]);
+    sandbox.ok(&["recover", "--scan", "--config", config]);
+    sandbox.start();
+    assert_eq!(picture(&sandbox), before);
+    assert_data(&sandbox, "data");
+    let mounted = sandbox.json(&["volume", "inspect", "mounted"]);
+    assert_eq!(mounted["attachments"].as_array().map(Vec::len), Some(1), "a mounted volume has a holder: {mounted}");
+    sandbox.fails(&["recover", "--scan", "--config", config]);
+}

@@ -1,0 +1,45 @@
+//! Scenarios with real parts: a real kernel, a real Docker Engine, a real PostgreSQL, and `kill -9`.
+//!
+//! Each has a sandbox of its own, which is taken down also when the scenario fails.
+
+mod behind_our_back;
+mod crashes;
+mod database;
+mod docker;
+mod full_disk;
+mod in_time;
+mod postgres;
+
+use testkit::Sandbox;
+
+/// A sandbox with nothing running.
+fn sandbox() -> Sandbox {
+    Sandbox::new(env!("CARGO_BIN_EXE_everhold"))
+}
+
+/// A sandbox with a Docker Engine that has these images, and a daemon.
+fn with_docker(images: &[&str]) -> Sandbox {
+    let mut sandbox = sandbox();
+    sandbox.start_docker(images).start();
+    sandbox
+}
+
+/// A daemon without Docker.
+fn alone() -> Sandbox {
+    let mut sandbox = sandbox();
+    sandbox.start();
+    sandbox
+}
+
+/// The volume's ID.
+fn id(sandbox: &Sandbox, name: &str) -> String {
+    sandbox.json(&["volume", "inspect", name])["id"].as_str().expect("an id").to_owned()
+}
+
+/// Mounts and loop devices that belong to the sandbox.
+fn in_kernel(sandbox: &Sandbox) -> (usize, usize) {
+    let mounts = linux::mounts::below(&sandbox.state()).expect("mounts").len();
+    let loops = linux::loopdev::list().expect("loop devices");
+    let own = loops.iter().filter(|device| device.backing_file.starts_with(sandbox.state())).count();
+    (mounts, own)
+}
