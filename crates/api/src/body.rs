@@ -29,7 +29,8 @@ fn is_json(headers: &HeaderMap) -> Result<(), Problem> {
     if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
         return Ok(());
     }
-    Err(invalid(format!("the content type {text:?} is not understood: send application/json")).with_status(415))
+    Err(invalid(format!("the content type {text:?} is not understood: send application/json"))
+        .with_status(415))
 }
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
@@ -37,14 +38,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         is_json(request.headers())?;
         let deadline = request.extensions().get().map_or(BODY_DEADLINE, |BodyDeadline(deadline)| *deadline);
-        let collected = tokio::time::timeout(deadline, Limited::new(request.into_body(), LARGEST).collect()).await;
+        let collected =
+            tokio::time::timeout(deadline, Limited::new(request.into_body(), LARGEST).collect()).await;
         let bytes = match collected {
             Err(_) => {
                 let detail = format!("the body did not arrive within {} s", deadline.as_secs_f64());
                 return Err(Problem::new(ErrorKind::TimedOut, detail, "send it faster").with_status(408));
             }
             Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                return Err(invalid(format!("the body is larger than {} KiB", LARGEST >> 10)).with_status(413));
+                return Err(
+                    invalid(format!("the body is larger than {} KiB", LARGEST >> 10)).with_status(413)
+                );
             }
             Ok(Err(error)) => return Err(invalid(format!("the body could not be read: {error}"))),
             Ok(Ok(collected)) => collected.to_bytes(),

@@ -1,8 +1,8 @@
 //! The client: one typed method for each route, over the Unix socket.
 
 use crate::v1::{
-    Attach, Attached, Create, Destroyed, Detached, Grow, Holders, Labels, PoolReleased, Pools, Problem, Rename,
-    Restore, Status, Trash, Usage, Usages, VolumeChanged, VolumeDetail, VolumeRemoved, Volumes,
+    Attach, Attached, Create, Destroyed, Detached, Grow, Holders, Labels, PoolReleased, Pools, Problem,
+    Rename, Restore, Status, Trash, Usage, Usages, VolumeChanged, VolumeDetail, VolumeRemoved, Volumes,
 };
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -34,7 +34,10 @@ fn segment(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         // A segment of dots alone would mean another path.
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~') || (byte == b'.' && text.trim_matches('.') != "") {
+        if byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'_' | b'~')
+            || (byte == b'.' && !text.trim_matches('.').is_empty())
+        {
             out.push(char::from(byte));
         } else {
             // Writing to a string does not fail.
@@ -95,18 +98,24 @@ impl Client {
     }
 
     /// One request; the status and body of the answer.
-    async fn exchange(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<(StatusCode, Bytes)> {
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<(StatusCode, Bytes)> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| self.broken(&error))?;
         let connection = tokio::spawn(connection);
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "everhold");
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        let request = request
-            .body(Full::<Bytes>::from(body.unwrap_or_default()))
-            .map_err(|error| Problem::new(ErrorKind::InvalidInput, error.to_string(), "correct the request"))?;
+        let request = request.body(Full::<Bytes>::from(body.unwrap_or_default())).map_err(|error| {
+            Problem::new(ErrorKind::InvalidInput, error.to_string(), "correct the request")
+        })?;
         let response = sender.send_request(request).await.map_err(|error| self.broken(&error))?;
         let status = response.status();
         let bytes = response.into_body().collect().await.map_err(|error| self.broken(&error))?.to_bytes();
@@ -115,14 +124,19 @@ impl Client {
     }
 
     async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<T> {
-        let (status, bytes) = match tokio::time::timeout(self.patience, self.exchange(method, path, body)).await {
-            Ok(answer) => answer?,
-            Err(_) => {
-                let detail = format!("the daemon did not answer within {} s", self.patience.as_secs());
-                return Err(Problem::new(ErrorKind::TimedOut, detail, "see the daemon's log, then look again")
+        let (status, bytes) =
+            match tokio::time::timeout(self.patience, self.exchange(method, path, body)).await {
+                Ok(answer) => answer?,
+                Err(_) => {
+                    let detail = format!("the daemon did not answer within {} s", self.patience.as_secs());
+                    return Err(Problem::new(
+                        ErrorKind::TimedOut,
+                        detail,
+                        "see the daemon's log, then look again",
+                    )
                     .with_data_state("not known; it may go on in the background"));
-            }
-        };
+                }
+            };
         if status.is_success() {
             return serde_json::from_slice(&bytes)
                 .map_err(|error| self.broken(&format_args!("its answer is not understood: {error}")));
@@ -139,7 +153,12 @@ impl Client {
         self.ask(Method::DELETE, path, None).await
     }
 
-    async fn send<T: DeserializeOwned>(&self, method: Method, path: &str, body: &impl Serialize) -> Result<T> {
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T> {
         let body = serde_json::to_vec(body)
             .map_err(|error| Problem::new(ErrorKind::Internal, error.to_string(), "report it"))?;
         self.ask(method, path, Some(body)).await

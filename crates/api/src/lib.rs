@@ -12,6 +12,7 @@ mod problem;
 mod routes;
 mod serve;
 mod socket;
+mod stall;
 mod state;
 pub mod v1;
 

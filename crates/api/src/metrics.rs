@@ -68,8 +68,9 @@ impl Metrics {
         let mut registry = Registry::with_prefix("everhold");
         let verbs = Family::<VerbLabels, Counter>::default();
         // 1 ms to 65 s: from a label to the deadline of a call.
-        let durations =
-            Family::<VerbLabels, Histogram>::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 4.0, 9)));
+        let durations = Family::<VerbLabels, Histogram>::new_with_constructor(|| {
+            Histogram::new(exponential_buckets(0.001, 4.0, 9))
+        });
         registry.register("verbs", "Verbs by result: ok, or the code of the error", verbs.clone());
         registry.register_with_unit("verb_duration", "How long verbs took", Unit::Seconds, durations.clone());
         registry.register("build", "The version", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
@@ -108,7 +109,8 @@ fn see_volumes(registry: &mut Registry, engine: &Engine) {
     let used = Family::<VolumeLabels, Bytes>::default();
     let allocated = Family::<VolumeLabels, Bytes>::default();
     let attachments = Family::<VolumeLabels, Bytes>::default();
-    let mut by_state: BTreeMap<&'static str, u64> = VolumeState::ALL.iter().map(|s| (s.as_str(), 0)).collect();
+    let mut by_state: BTreeMap<&'static str, u64> =
+        VolumeState::ALL.iter().map(|s| (s.as_str(), 0)).collect();
     for volume in engine.volumes().iter().chain(&engine.trash()) {
         *by_state.entry(VolumeState::of(volume).as_str()).or_default() += 1;
         if !volume.is_live() {
@@ -144,7 +146,8 @@ fn see_volumes(registry: &mut Registry, engine: &Engine) {
 }
 
 fn see_pools(registry: &mut Registry, engine: &Engine) {
-    let [total, free, reserve, promised, limit] = std::array::from_fn(|_| Family::<PoolLabels, Bytes>::default());
+    let [total, free, reserve, promised, limit] =
+        std::array::from_fn(|_| Family::<PoolLabels, Bytes>::default());
     let held = Family::<PoolLabels, Bytes>::default();
     for pool in engine.pools() {
         let Ok(pool) = pool else { continue };

@@ -19,7 +19,11 @@ impl IntoResponse for Problem {
 
 /// The request itself is wrong.
 pub(crate) fn invalid(detail: impl Into<String>) -> Problem {
-    Problem::new(ErrorKind::InvalidInput, detail, "correct the request and try again; GET /v1/openapi.json describes it")
+    Problem::new(
+        ErrorKind::InvalidInput,
+        detail,
+        "correct the request and try again; GET /v1/openapi.json describes it",
+    )
 }
 
 /// No such route.

@@ -3,6 +3,7 @@
 use crate::body::BodyDeadline;
 use crate::openapi::routes;
 use crate::problem::{no_method, no_route};
+use crate::stall::Stalling;
 use crate::state::AppState;
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
@@ -25,11 +26,18 @@ pub struct Limits {
     pub head: Duration,
     /// How long the body of a request may take to arrive.
     pub body: Duration,
+    /// How long an answer may wait for a client that does not read.
+    pub answer: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 256, head: Duration::from_secs(10), body: Duration::from_secs(10) }
+        Self {
+            connections: 256,
+            head: Duration::from_secs(10),
+            body: Duration::from_secs(10),
+            answer: Duration::from_secs(10),
+        }
     }
 }
 
@@ -77,7 +85,9 @@ pub async fn serve_with(
                 let mut builder = http1::Builder::new();
                 builder.timer(TokioTimer::new()).header_read_timeout(limits.head);
                 let service = TowerToHyperService::new(router.clone());
-                let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+                let connection = graceful.watch(
+                    builder.serve_connection(TokioIo::new(Stalling::new(stream, limits.answer)), service),
+                );
                 tokio::spawn(async move {
                     if let Err(error) = connection.await {
                         tracing::debug!(%error, "a client's connection ended early");

@@ -1,7 +1,9 @@
 //! The Unix socket: made with its permissions, and only taken from a dead daemon.
 
 use rustix::fs::{Gid, Mode, chmod, chown};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind as bind_to, listen, socket_with};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind as bind_to, listen, socket_with,
+};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};

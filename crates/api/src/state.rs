@@ -57,7 +57,8 @@ impl AppState {
         work: impl FnOnce(&Engine) -> engine::Result<T> + Send + 'static,
     ) -> Result<T, Problem> {
         let begin = Instant::now();
-        let permit = match tokio::time::timeout(self.deadline, Arc::clone(&self.calls).acquire_owned()).await {
+        let permit = match tokio::time::timeout(self.deadline, Arc::clone(&self.calls).acquire_owned()).await
+        {
             Ok(Ok(permit)) => permit,
             // Closing the semaphore is nobody's business, so this is the deadline.
             _ => return Err(too_many(what)),

@@ -4,9 +4,9 @@
 //! `Status` a list of strings, which it is not), and one word of a newer engine, or of our own plugin, makes
 //! the whole answer unreadable. Here every question reads only the fields that it needs, and none of them is mandatory.
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -107,6 +107,21 @@ impl Client {
         answer
     }
 
+    /// `POST path` with this body; the answer is not read.
+    pub(crate) async fn post(&self, path: &str, body: &serde_json::Value) -> Result<(), ApiError> {
+        let answer = self.in_time(async {
+            let target = versioned(self.version().await?, path);
+            let request = Request::post(target)
+                .header(hyper::header::HOST, "docker")
+                .header(hyper::header::CONTENT_TYPE, "application/json")
+                .body(Full::from(body.to_string()));
+            self.request(request, path).await.map(drop)
+        });
+        let answer = answer.await;
+        self.forget_version_after(&answer);
+        answer
+    }
+
     /// The answer to `GET path`, whose body goes on for as long as the engine lives.
     pub(crate) async fn stream(&self, path: &str) -> Result<Lines, ApiError> {
         let answer = self.in_time(async {
@@ -150,6 +165,15 @@ impl Client {
     }
 
     async fn send(&self, target: &str, path: &str) -> Result<Response<Incoming>, ApiError> {
+        let request = Request::get(target).header(hyper::header::HOST, "docker").body(Full::default());
+        self.request(request, path).await
+    }
+
+    async fn request(
+        &self,
+        request: Result<Request<Full<Bytes>>, hyper::http::Error>,
+        path: &str,
+    ) -> Result<Response<Incoming>, ApiError> {
         let unreachable = |source| ApiError::Unreachable { socket: self.socket.clone(), source };
         let broken = |error: hyper::Error| unreachable(std::io::Error::other(error));
         let stream = UnixStream::connect(&self.socket).await.map_err(unreachable)?;
@@ -160,12 +184,10 @@ impl Client {
                 tracing::debug!(%error, "the connection to the Docker Engine broke");
             }
         });
-        let request = Request::get(target)
-            .header(hyper::header::HOST, "docker")
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| ApiError::Strange { path: path.to_owned(), why: error.to_string() })?;
+        let request =
+            request.map_err(|error| ApiError::Strange { path: path.to_owned(), why: error.to_string() })?;
         let response = sender.send_request(request).await.map_err(broken)?;
-        if response.status() == StatusCode::OK {
+        if response.status().is_success() {
             return Ok(response);
         }
         #[derive(Deserialize)]

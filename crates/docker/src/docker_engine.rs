@@ -2,7 +2,7 @@
 
 use crate::client::{ApiError, CALL_DEADLINE, Client, encode, filters};
 use engine::{ContainerUse, Containers};
-use model::{Labels, VolumeName};
+use model::{Labels, Volume, VolumeName};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -160,6 +160,15 @@ impl DockerEngine {
 impl Containers for DockerEngine {
     fn using(&self, volume: &VolumeName) -> Result<Vec<ContainerUse>, String> {
         self.wait(self.clone().uses(volume.clone()))
+    }
+
+    /// Creating a volume that the driver has already makes Docker note its options and labels, and nothing else.
+    fn introduce(&self, volume: &Volume) -> Result<(), String> {
+        let body = serde_json::json!({
+            "Name": volume.name, "Driver": *self.driver, "DriverOpts": volume.typed, "Labels": volume.spec.labels,
+        });
+        let docker = self.clone();
+        self.wait(async move { docker.client.post("/volumes/create", &body).await })
     }
 }
 

@@ -64,7 +64,10 @@ impl Catalog {
                 if source.kind() != std::io::ErrorKind::InvalidData
                     && source.kind() != std::io::ErrorKind::UnexpectedEof =>
             {
-                return Err(Error::Catalog { path: path.to_owned(), why: format!("can't be opened: {source}") });
+                return Err(Error::Catalog {
+                    path: path.to_owned(),
+                    why: format!("can't be opened: {source}"),
+                });
             }
             Ok(Err(error)) => return Err(damaged(error.to_string())),
             Ok(Ok((_, false))) => return Err(damaged("its checksums do not match".into())),
@@ -88,7 +91,9 @@ impl Catalog {
         if format > FORMAT_VERSION {
             return Err(Error::Catalog {
                 path: self.path.clone(),
-                why: format!("was written by a later Everhold (format {format}, this one knows {FORMAT_VERSION})"),
+                why: format!(
+                    "was written by a later Everhold (format {format}, this one knows {FORMAT_VERSION})"
+                ),
             });
         }
         Ok(())
@@ -137,7 +142,9 @@ impl Catalog {
         let Version { version } =
             serde_json::from_slice(bytes).map_err(|error| damaged(format!("record {id}: {error}")))?;
         if version > RECORD_VERSION {
-            return Err(self.failed(format!("record {id} has version {version}, written by a later Everhold")));
+            return Err(
+                self.failed(format!("record {id} has version {version}, written by a later Everhold"))
+            );
         }
         let record: RecordIn =
             serde_json::from_slice(bytes).map_err(|error| damaged(format!("record {id}: {error}")))?;

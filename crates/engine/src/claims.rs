@@ -37,13 +37,13 @@ impl Claims {
         let keys: Vec<String> = keys.into_iter().map(|key| key.to_string()).collect();
         let deadline = Instant::now() + self.wait;
         let mut table = self.table();
-        loop {
-            let Some((key, (at_work, since))) = keys.iter().find_map(|key| Some((key, *table.get(key)?))) else {
-                break;
-            };
+        let taken = |table: &HashMap<String, (&'static str, Instant)>| {
+            keys.iter().find_map(|key| Some((key.clone(), *table.get(key)?)))
+        };
+        while let Some((name, (at_work, since))) = taken(&table) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(Error::Busy { name: key.clone(), verb: at_work, since: since.elapsed() });
+                return Err(Error::Busy { name, verb: at_work, since: since.elapsed() });
             }
             table = self.freed.wait_timeout(table, left).unwrap_or_else(PoisonError::into_inner).0;
         }

@@ -1,6 +1,6 @@
 //! What the engine asks of a container engine. Docker answers it in the `docker` room.
 
-use model::VolumeName;
+use model::{Volume, VolumeName};
 use serde::{Deserialize, Serialize};
 
 /// One container's use of a volume.
@@ -36,6 +36,16 @@ pub trait Containers: Send + Sync {
     /// # Errors
     /// In words, when the container engine does not answer.
     fn using(&self, volume: &VolumeName) -> Result<Vec<ContainerUse>, String>;
+
+    /// Tells the container engine of a volume that came to be without it (restored, or renamed), with the options and labels
+    /// that it should know it by. Best effort, within a few seconds.
+    ///
+    /// # Errors
+    /// In words.
+    fn introduce(&self, volume: &Volume) -> Result<(), String> {
+        let _nobody = volume;
+        Ok(())
+    }
 }
 
 /// No container engine.

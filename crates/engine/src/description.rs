@@ -26,6 +26,8 @@ struct Description {
     project: Option<u32>,
     #[serde(default)]
     asked: BTreeMap<String, String>,
+    #[serde(default)]
+    typed: BTreeMap<String, String>,
     spec: Spec,
 }
 
@@ -39,9 +41,11 @@ pub(crate) fn write(volume: &Volume, home: &Path) -> Result<()> {
         life: volume.life,
         project: volume.project,
         asked: volume.asked.clone(),
+        typed: volume.typed.clone(),
         spec: volume.spec.clone(),
     };
-    let mut text = serde_json::to_vec_pretty(&description).map_err(|error| Error::Invalid(error.to_string()))?;
+    let mut text =
+        serde_json::to_vec_pretty(&description).map_err(|error| Error::Invalid(error.to_string()))?;
     text.push(b'\n');
     Ok(write_atomically(&home.join(FILE), &text, 0o600)?)
 }
@@ -72,6 +76,7 @@ pub(crate) fn read(home: &Path) -> std::result::Result<Volume, String> {
         name: description.name,
         spec: description.spec,
         asked: description.asked,
+        typed: description.typed,
         created: description.created,
         life: description.life,
         project: description.project,

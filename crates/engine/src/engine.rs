@@ -7,7 +7,7 @@ use crate::recovery::{self, Repair};
 use crate::table::Table;
 use crate::{Catalog, Clock, Containers, Error, Fault, Faults, Guard, Result, Settings};
 use linux::lock::{LockError, PidLock};
-use model::{PoolName, Volume, VolumeId, VolumeName};
+use model::{Intent, PoolName, Volume, VolumeId, VolumeName};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -67,12 +67,12 @@ impl Engine {
     /// # Errors
     /// [`Error::SecondDaemon`], a damaged catalog, or a directory that can't be used.
     pub fn open(parts: Parts) -> Result<(Self, Vec<Repair>)> {
-        let Parts { settings, drivers, containers, clock, guard, faults } = parts;
-        make_dir(&settings.state, 0o711)?;
+        let Parts { mut settings, drivers, containers, clock, guard, faults } = parts;
+        settings.make_directories()?;
         let lock = take_lock(&settings)?;
         // Nobody but root may reach a set-user-ID file that a container wrote.
         make_dir(&settings.mountpoints(), 0o700)?;
-        let pools = settings.pools.iter().map(Pool::open).collect::<Result<Vec<_>>>()?;
+        let pools = settings.pools.iter().map(Pool::new).collect();
         let boot_id = linux::host::boot_id(&settings.boot_id_file)?;
         let catalog = Catalog::open(&settings.catalog())?;
         let mut table = Table::default();
@@ -104,9 +104,11 @@ impl Engine {
         &self.settings
     }
 
-    /// The live volumes, by name.
+    /// The live volumes, by name; not those that are still being made.
     pub fn volumes(&self) -> Vec<Arc<Volume>> {
-        self.read().all_live()
+        let mut live = self.read().all_live();
+        live.retain(|volume| volume.pending != Some(Intent::Create) || volume.fenced.is_some());
+        live
     }
 
     /// What can be restored, newest first.
@@ -120,9 +122,11 @@ impl Engine {
     /// [`Error::NoVolume`].
     pub fn volume(&self, name: &VolumeName) -> Result<Arc<Volume>> {
         let table = self.read();
-        table.live(name).filter(|volume| volume.pending != Some(model::Intent::Create)).ok_or_else(|| Error::NoVolume {
-            name: name.to_string(),
-            in_trash: table.all().any(|volume| !volume.is_live() && volume.name == *name),
+        table.live(name).filter(|volume| volume.pending != Some(Intent::Create)).ok_or_else(|| {
+            Error::NoVolume {
+                name: name.to_string(),
+                in_trash: table.all().any(|volume| !volume.is_live() && volume.name == *name),
+            }
         })
     }
 

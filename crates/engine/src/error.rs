@@ -78,7 +78,9 @@ pub enum Error {
         since: Duration,
     },
     /// The pool may not promise more.
-    #[error("the pool {pool} may not promise {asked} more: {promised} of {limit} are promised ({total} × overcommit)")]
+    #[error(
+        "the pool {pool} may not promise {asked} more: {promised} of {limit} are promised ({total} × overcommit)"
+    )]
     OverPromised {
         /// The pool.
         pool: PoolName,
@@ -195,12 +197,15 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NoVolume { .. } | Self::NotInTrash(_) | Self::NoPool { .. } => ErrorKind::NotFound,
-            Self::OtherOptions { .. } | Self::NameTaken(_) | Self::SeveralInTrash { .. } | Self::PathTaken { .. } => {
-                ErrorKind::Conflict
-            }
+            Self::OtherOptions { .. }
+            | Self::NameTaken(_)
+            | Self::SeveralInTrash { .. }
+            | Self::PathTaken { .. } => ErrorKind::Conflict,
             Self::InUse { .. } => ErrorKind::InUse,
             Self::Busy { .. } => ErrorKind::Busy,
-            Self::OverPromised { .. } | Self::LargerThanPool { .. } | Self::PoolFull { .. } => ErrorKind::NoSpace,
+            Self::OverPromised { .. } | Self::LargerThanPool { .. } | Self::PoolFull { .. } => {
+                ErrorKind::NoSpace
+            }
             Self::Shrink { .. } => ErrorKind::Unsupported,
             Self::Fenced { .. } | Self::CatalogDamaged { .. } => ErrorKind::Damaged,
             Self::Options(_) | Self::Invalid(_) => ErrorKind::InvalidInput,
@@ -216,7 +221,9 @@ impl Error {
         match self {
             Self::Storage { state, .. } => state,
             Self::Catalog { .. } => "the volumes' data is untouched; the last change may not be recorded",
-            Self::CatalogDamaged { .. } => "the volumes' data is untouched; each volume has its description beside it",
+            Self::CatalogDamaged { .. } => {
+                "the volumes' data is untouched; each volume has its description beside it"
+            }
             Self::Fenced { .. } => "the volume is kept as it is, and nothing more is done to it",
             _ => UNTOUCHED,
         }

@@ -112,9 +112,9 @@ pub fn run_guard(orders: impl BufRead, answers: impl Write) -> io::Result<()> {
     for line in orders.lines() {
         let Ok(line) = line else { break };
         let said = match line.split_once(' ') {
-            Some(("protect", path)) => {
-                File::open(path).map(|file| drop(guarded.insert(path.into(), file))).map_err(|e| e.to_string())
-            }
+            Some(("protect", path)) => File::open(path)
+                .map(|file| drop(guarded.insert(path.into(), file)))
+                .map_err(|e| e.to_string()),
             Some(("release", path)) => {
                 guarded.remove(Path::new(path));
                 Ok(())

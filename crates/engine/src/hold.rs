@@ -35,6 +35,11 @@ pub enum Hold {
 
 /// How fast a writer may fill a pool, in bytes a second; sets how often to look.
 const FASTEST_WRITER: u64 = 4 << 30;
+/// How long a writer takes for so many bytes, at the least.
+pub(crate) fn time_to_write(bytes: u64) -> Duration {
+    Duration::from_millis(bytes / (FASTEST_WRITER / 1000))
+}
+
 const LOOK_OFTEN: Duration = Duration::from_millis(20);
 const LOOK_SELDOM: Duration = Duration::from_millis(500);
 
@@ -71,10 +76,10 @@ impl Holds {
         if let Err(error) = linux::freeze::thaw_fd(&file, &mountpoint) {
             tracing::error!(path = %mountpoint.display(), %error, "could not thaw; `fsfreeze -u` on this path does it");
         }
-        if let Some(guard) = &self.guard {
-            if let Err(error) = guard.release(&mountpoint) {
-                tracing::warn!(path = %mountpoint.display(), %error, "the guard did not let go");
-            }
+        if let Some(guard) = &self.guard
+            && let Err(error) = guard.release(&mountpoint)
+        {
+            tracing::warn!(path = %mountpoint.display(), %error, "the guard did not let go");
         }
     }
 }
@@ -122,19 +127,16 @@ impl Engine {
                 let dirty = self.own_dirty(pool, &thin)?;
                 let free = space.available.saturating_sub(dirty);
                 if free >= line {
-                    let until = Duration::from_millis((free - line) / (FASTEST_WRITER / 1000));
-                    return Ok(until.clamp(LOOK_OFTEN, LOOK_SELDOM));
+                    return Ok(time_to_write(free - line).clamp(LOOK_OFTEN, LOOK_SELDOM));
                 }
                 *lock(&pool.hold) = Hold::Held { since: self.clock.now() };
                 self.hold_writers(pool);
                 lock(&self.holds.foreign).insert(pool.settings.name.clone(), linux::host::dirty_bytes()?);
-                if space.available < line {
-                    tracing::error!(
-                        pool = %pool.settings.name, path = %pool.settings.path.display(), available = space.available, line,
-                        "the pool is full: writers of its thin volumes are held until space returns \
-                         (or `everhold pool release {}`)", pool.settings.name
-                    );
-                }
+                tracing::error!(
+                    pool = %pool.settings.name, path = %pool.settings.path.display(), available = space.available, dirty, line,
+                    "the pool is full: writers of its thin volumes are held until space returns (or `everhold pool release {}`)",
+                    pool.settings.name
+                );
             }
         }
         Ok(LOOK_OFTEN)
@@ -142,7 +144,9 @@ impl Engine {
 
     fn thin_and_attached(&self, pool: &Pool) -> Vec<Arc<Volume>> {
         let table = self.read();
-        let mine = |v: &&Arc<Volume>| v.spec.pool == pool.settings.name && v.spec.is_thin() && !v.attachments.is_empty();
+        let mine = |v: &&Arc<Volume>| {
+            v.spec.pool == pool.settings.name && v.spec.is_thin() && !v.attachments.is_empty()
+        };
         table.all().filter(mine).cloned().collect()
     }
 
@@ -167,8 +171,11 @@ impl Engine {
 
     /// Freezes what is not frozen yet; volumes that a verb is at work on get their turn at the next look.
     fn hold_writers(&self, pool: &Pool) {
-        let todo: Vec<_> =
-            self.thin_and_attached(pool).into_iter().filter(|volume| !self.holds.is_held(volume.id)).collect();
+        let todo: Vec<_> = self
+            .thin_and_attached(pool)
+            .into_iter()
+            .filter(|volume| !self.holds.is_held(volume.id))
+            .collect();
         std::thread::scope(|scope| {
             for volume in &todo {
                 scope.spawn(|| self.hold_one(volume));
@@ -216,6 +223,9 @@ impl Engine {
     }
 
     pub(crate) fn held_error(&self, volume: &Volume) -> Option<Error> {
-        self.holds.is_held(volume.id).then(|| self.pool(&volume.spec.pool).ok()?.refuse_if_held().err()).flatten()
+        self.holds
+            .is_held(volume.id)
+            .then(|| self.pool(&volume.spec.pool).ok()?.refuse_if_held().err())
+            .flatten()
     }
 }

@@ -1,6 +1,6 @@
 //! Pools: where volumes are put, what may be promised there, and what is kept in reserve.
 
-use crate::engine::{Engine, lock, make_dir};
+use crate::engine::{Engine, lock};
 use crate::hold::Hold;
 use crate::settings::{HoldLine, PoolSettings};
 use crate::{Error, Result};
@@ -49,9 +49,8 @@ pub struct PoolStatus {
 const HOLD_AT_LEAST: u64 = 256 << 20;
 
 impl Pool {
-    pub(crate) fn open(settings: &PoolSettings) -> Result<Self> {
-        make_dir(&settings.path.join("volumes"), 0o700)?;
-        Ok(Self { settings: settings.clone(), hold: Mutex::default() })
+    pub(crate) fn new(settings: &PoolSettings) -> Self {
+        Self { settings: settings.clone(), hold: Mutex::default() }
     }
 
     pub(crate) fn home(&self, id: VolumeId) -> PathBuf {
@@ -112,7 +111,8 @@ impl Engine {
     /// What the volumes of a pool may grow to, all together; the trash counts, as it takes space too.
     pub(crate) fn promised(&self, pool: &PoolName) -> Size {
         let table = self.read();
-        let promises = table.all().filter(|volume| volume.spec.pool == *pool).map(|volume| volume.spec.promised());
+        let promises =
+            table.all().filter(|volume| volume.spec.pool == *pool).map(|volume| volume.spec.promised());
         promises.fold(Size::default(), Size::saturating_add)
     }
 
@@ -126,7 +126,8 @@ impl Engine {
         let settings = &pool.settings;
         let (volumes, trashed) = {
             let table = self.read();
-            let mine = |live| table.all().filter(|v| v.spec.pool == settings.name && v.is_live() == live).count();
+            let mine =
+                |live| table.all().filter(|v| v.spec.pool == settings.name && v.is_live() == live).count();
             (mine(true), mine(false))
         };
         Ok(PoolStatus {

@@ -57,10 +57,14 @@ pub(crate) fn run(engine: &Engine) -> Vec<Repair> {
         }
     }
     // One transaction for all: after a reboot there may be a thousand.
-    if !rebooted.is_empty() {
-        if let Err(error) = engine.record_all(rebooted) {
-            repairs.push(Repair { volume: "all".into(), what: format!("could not record it: {error}"), done: false });
-        }
+    if !rebooted.is_empty()
+        && let Err(error) = engine.record_all(rebooted)
+    {
+        repairs.push(Repair {
+            volume: "all".into(),
+            what: format!("could not record it: {error}"),
+            done: false,
+        });
     }
     repairs
 }
@@ -77,9 +81,7 @@ fn describe(engine: &Engine, volume: &Volume) -> Option<Repair> {
 
 fn finish(engine: &Engine, volume: &Volume, intent: Intent) -> Repair {
     match intent {
-        Intent::Create => {
-            repair(volume, "its creation was interrupted; undone", engine.destroy_now(volume))
-        }
+        Intent::Create => repair(volume, "its creation was interrupted; undone", engine.destroy_now(volume)),
         Intent::Destroy => {
             repair(volume, "its destruction was interrupted; finished", engine.destroy_now(volume))
         }
@@ -110,7 +112,11 @@ fn reattach(engine: &Engine, volume: &Arc<Volume>) -> Option<Repair> {
     if seen.device.is_some() {
         // A container's mount namespace still has the device: the volume is in use although our mount is gone.
         let mounted = engine.mount(volume).map(drop);
-        return Some(repair(volume, "its mount was gone while a container still uses it; mounted again", mounted));
+        return Some(repair(
+            volume,
+            "its mount was gone while a container still uses it; mounted again",
+            mounted,
+        ));
     }
     let dropped = engine.drop_attachments(volume, |_| true).map(drop);
     Some(repair(volume, "its attachments were recorded but nothing is mounted; dropped", dropped))

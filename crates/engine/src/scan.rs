@@ -1,6 +1,6 @@
 //! `everhold recover --scan`: a new catalog from the descriptions beside the data.
 
-use crate::engine::{Engine, make_dir};
+use crate::engine::Engine;
 use crate::recovery::is_home;
 use crate::{Catalog, Error, Result, Settings, description};
 use jiff::Timestamp;
@@ -28,7 +28,9 @@ pub struct Scanned {
 /// # Errors
 /// [`Error::SecondDaemon`] while a daemon runs; a directory that can't be read or written.
 pub fn rebuild(settings: &Settings, dry_run: bool, now: Timestamp) -> Result<Scanned> {
-    make_dir(&settings.state, 0o711)?;
+    let mut settings = settings.clone();
+    settings.make_directories()?;
+    let settings = &settings;
     let _lock = PidLock::acquire(&settings.lock()).map_err(|error| match error {
         LockError::Held { pid } => Error::SecondDaemon { pid, state: settings.state.clone() },
         LockError::Io(error) => Error::Kernel(error),
@@ -46,7 +48,9 @@ pub fn rebuild(settings: &Settings, dry_run: bool, now: Timestamp) -> Result<Sca
 }
 
 fn scan_pool(volumes: &Path, scanned: &mut Scanned) -> Result<()> {
-    let failed = |source| Error::Kernel(linux::KernelError { op: "read directory", path: Some(volumes.into()), source });
+    let failed = |source| {
+        Error::Kernel(linux::KernelError { op: "read directory", path: Some(volumes.into()), source })
+    };
     let entries = match std::fs::read_dir(volumes) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(failed)?,
@@ -54,14 +58,21 @@ fn scan_pool(volumes: &Path, scanned: &mut Scanned) -> Result<()> {
     for entry in entries {
         let home = entry.map_err(failed)?.path();
         if !is_home(&home) {
-            scanned.unknown.push(format!("{}: no description; a creation or destruction that was interrupted", home.display()));
+            scanned.unknown.push(format!(
+                "{}: no description; a creation or destruction that was interrupted",
+                home.display()
+            ));
             continue;
         }
         match description::read(&home) {
-            Ok(volume) if home.file_name().is_some_and(|name| name.to_string_lossy() == volume.id.to_string()) => {
+            Ok(volume)
+                if home.file_name().is_some_and(|name| name.to_string_lossy() == volume.id.to_string()) =>
+            {
                 scanned.volumes.push(volume);
             }
-            Ok(volume) => scanned.unknown.push(format!("{}: its description is that of {}", home.display(), volume.id)),
+            Ok(volume) => {
+                scanned.unknown.push(format!("{}: its description is that of {}", home.display(), volume.id))
+            }
             Err(error) => scanned.unknown.push(error),
         }
     }
@@ -78,7 +89,9 @@ fn rename_doubles(scanned: &mut Scanned) {
             number += 1;
             let base: String = volume.name.as_str().chars().take(100).collect();
             let Ok(name) = format!("{base}-recovered-{number}").parse() else { break };
-            scanned.notes.push(format!("the name {} is taken twice; {} is now {name}", volume.name, volume.id));
+            scanned
+                .notes
+                .push(format!("the name {} is taken twice; {} is now {name}", volume.name, volume.id));
             volume.name = name;
         }
         taken.insert(volume.name.clone(), volume.id);
@@ -92,7 +105,9 @@ fn note_mounts(settings: &Settings, scanned: &mut Scanned, now: Timestamp) -> Re
     for volume in scanned.volumes.iter_mut().filter(|volume| volume.is_live()) {
         let mountpoint = settings.mountpoints().join(volume.id.to_string());
         if mounts.iter().any(|mount| mount.target == mountpoint) {
-            scanned.notes.push(format!("{} is mounted; recorded as attached until its containers end", volume.name));
+            scanned
+                .notes
+                .push(format!("{} is mounted; recorded as attached until its containers end", volume.name));
             volume.attachments.push(Attachment {
                 id: "recovered".into(),
                 holder: HolderKind::Recovered,
@@ -136,7 +151,12 @@ impl Engine {
     pub fn orphans(&self) -> Vec<PathBuf> {
         let known: std::collections::HashSet<_> =
             self.read().all().filter_map(|volume| self.home(volume).ok()).collect();
-        let listed = self.pools.iter().filter_map(|pool| std::fs::read_dir(pool.settings.path.join("volumes")).ok());
-        listed.flatten().filter_map(|entry| Some(entry.ok()?.path())).filter(|path| !known.contains(path)).collect()
+        let listed =
+            self.pools.iter().filter_map(|pool| std::fs::read_dir(pool.settings.path.join("volumes")).ok());
+        listed
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| !known.contains(path))
+            .collect()
     }
 }

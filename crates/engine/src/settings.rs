@@ -1,7 +1,9 @@
 //! What the engine is told at start-up.
 
+use crate::engine::make_dir;
+use crate::{Error, Result};
 use model::{Defaults, Labels, Percent, PoolName, Size};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A place where drivers put volumes.
@@ -50,6 +52,18 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Makes the directories that are absent, and gives all of them their real paths: the kernel's mount table knows no
+    /// symbolic links.
+    pub(crate) fn make_directories(&mut self) -> Result<()> {
+        make_dir(&self.state, 0o711)?;
+        self.state = real(&self.state)?;
+        for pool in &mut self.pools {
+            make_dir(&pool.path.join("volumes"), 0o700)?;
+            pool.path = real(&pool.path)?;
+        }
+        Ok(())
+    }
+
     /// The catalog's file.
     pub fn catalog(&self) -> PathBuf {
         self.state.join("catalog.redb")
@@ -64,4 +78,10 @@ impl Settings {
     pub fn mountpoints(&self) -> PathBuf {
         self.state.join("mnt")
     }
+}
+
+fn real(path: &Path) -> Result<PathBuf> {
+    path.canonicalize().map_err(|source| {
+        Error::Kernel(linux::KernelError { op: "resolve", path: Some(path.to_owned()), source })
+    })
 }

@@ -28,10 +28,10 @@ impl Table {
     }
 
     fn forget_name(&mut self, id: VolumeId) {
-        if let Some(old) = self.volumes.get(&id) {
-            if self.names.get(&old.name) == Some(&id) {
-                self.names.remove(&old.name);
-            }
+        if let Some(old) = self.volumes.get(&id)
+            && self.names.get(&old.name) == Some(&id)
+        {
+            self.names.remove(&old.name);
         }
     }
 

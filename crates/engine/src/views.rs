@@ -67,7 +67,8 @@ impl Engine {
             });
         }
         if let Some(reason) = &volume.fenced {
-            seen.problems.push(storage::Problem { what: reason.clone(), next: "see the daemon's log".into() });
+            seen.problems
+                .push(storage::Problem { what: reason.clone(), next: "see the daemon's log".into() });
         }
         if let Some(error) = self.held_error(&volume) {
             seen.problems.push(storage::Problem { what: error.to_string(), next: error.next_step() });
@@ -102,7 +103,8 @@ impl Engine {
         let processes = match self.path_of(volume.id) {
             None => Vec::new(),
             Some(path) => {
-                let freezable = self.with_driver(&volume, "inspect", "", |driver, place| Ok(driver.freezable(place)))?;
+                let freezable =
+                    self.with_driver(&volume, "inspect", "", |driver, place| Ok(driver.freezable(place)))?;
                 let own_device = freezable.and_then(|mountpoint| std::fs::metadata(mountpoint).ok());
                 match own_device {
                     Some(metadata) => open_files(&Target::Device(metadata.dev()))?,

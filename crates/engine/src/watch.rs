@@ -6,8 +6,6 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-const AUTOGROW: Duration = Duration::from_secs(1);
-const AUTOGROW_IDLE: Duration = Duration::from_secs(5);
 const TRASH: Duration = Duration::from_secs(60);
 
 /// The threads, until stopped or dropped.
@@ -23,8 +21,8 @@ impl Watch {
     /// When the host gives no threads.
     pub fn start(engine: &Arc<Engine>) -> std::io::Result<Self> {
         let mut watch = Self { stops: Vec::new(), threads: Mutex::default() };
-        watch.every("watch-pools", engine, |engine| engine.watch_pools())?;
-        watch.every("autogrow", engine, |engine| if engine.grow_by_rule() { AUTOGROW } else { AUTOGROW_IDLE })?;
+        watch.every("watch-pools", engine, Engine::watch_pools)?;
+        watch.every("autogrow", engine, Engine::grow_by_rule)?;
         watch.every("expire-trash", engine, |engine| {
             engine.expire_trash();
             TRASH
@@ -40,9 +38,9 @@ impl Watch {
     ) -> std::io::Result<()> {
         let (stop, stopped) = channel();
         let engine = Arc::clone(engine);
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            while stopped.recv_timeout(look(&engine)) == Err(RecvTimeoutError::Timeout) {}
-        })?;
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || while stopped.recv_timeout(look(&engine)) == Err(RecvTimeoutError::Timeout) {})?;
         self.stops.push(stop);
         self.threads.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).push(thread);
         Ok(())

@@ -3,18 +3,23 @@
 //! The model knows which volumes exist, with which size, holders and labels. A crash at a fault point may leave the verb
 //! done or not done; nothing else may be different, and nothing may leak.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
+
 use everhold_engine as engine;
-use everhold_engine::{Clock, Engine, Error, Fault, Faults, HoldLine, NoContainers, Parts, PoolSettings, Settings};
+use everhold_engine::{
+    Clock, Engine, Error, Fault, Faults, HoldLine, NoContainers, Parts, PoolSettings, Settings,
+};
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    Access, Defaults, DriverKind, FsKind, HolderKind, Labels, Options, Percent, Provisioning, Size, Volume, VolumeName,
+    Access, Defaults, DriverKind, FsKind, HolderKind, Labels, Options, Percent, Provisioning, Size, Volume,
+    VolumeName,
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use storage::Drivers;
 
@@ -288,7 +293,9 @@ fn run(steps: &[(Verb, Option<Fault>)]) {
             world.boot += 1;
             world.write_boot_id();
         }
-        let open = engine.take().unwrap_or_else(|| world.open(fault.map_or(Faults::None, |fault| Faults::Panic(*fault))));
+        let open = engine
+            .take()
+            .unwrap_or_else(|| world.open(fault.map_or(Faults::None, |fault| Faults::Panic(*fault))));
         let expected = model.after(verb);
         let outcome = catch_unwind(AssertUnwindSafe(|| perform(&open, verb)));
         let (open, crashed) = match outcome {
@@ -309,7 +316,10 @@ fn run(steps: &[(Verb, Option<Fault>)]) {
         let now = observed(&open);
         let after = expected.unwrap_or_else(|| model.clone());
         if crashed {
-            assert!(now == model || now == after, "a crash in {verb:?} left {now:#?}\nneither {model:#?}\nnor {after:#?}");
+            assert!(
+                now == model || now == after,
+                "a crash in {verb:?} left {now:#?}\nneither {model:#?}\nnor {after:#?}"
+            );
         } else if !matches!(verb, Verb::Later) {
             assert_eq!(now, after, "after {verb:?}");
         }
@@ -364,7 +374,11 @@ proptest! {
 fn every_fault_point_leaves_the_old_state_or_the_new_one() {
     let prepare = |verbs: &[Verb]| verbs.iter().map(|verb| (verb.clone(), None)).collect::<Vec<_>>();
     let cases: [(&[Verb], Verb, &[Fault]); 9] = [
-        (&[], Verb::Create(0, 1), &[Fault::CreateRecorded, Fault::CreateHome, Fault::CreateMade, Fault::CreateDescribed]),
+        (
+            &[],
+            Verb::Create(0, 1),
+            &[Fault::CreateRecorded, Fault::CreateHome, Fault::CreateMade, Fault::CreateDescribed],
+        ),
         (&[Verb::Create(0, 1)], Verb::Attach(0, 0), &[Fault::AttachRecorded, Fault::AttachMounted]),
         (&[Verb::Create(0, 1), Verb::Attach(0, 0)], Verb::Detach(0, 0), &[Fault::DetachUnmounted]),
         (&[Verb::Create(0, 1)], Verb::Grow(0, 5), &[Fault::GrowRecorded, Fault::GrowDone]),
@@ -415,7 +429,11 @@ fn two_hundred_creations_of_one_name_make_one_volume() {
     let done = std::thread::scope(|scope| {
         let threads: Vec<_> =
             (0..200).map(|_| scope.spawn(|| engine.create(&name(0), &options).unwrap().0)).collect();
-        threads.into_iter().map(|t| t.join().unwrap()).filter(|change| *change == engine::Change::Done).count()
+        threads
+            .into_iter()
+            .map(|t| t.join().unwrap())
+            .filter(|change| *change == engine::Change::Done)
+            .count()
     });
     assert_eq!((done, engine.volumes().len()), (1, 1));
     check_no_leak(&world, &engine);
@@ -426,10 +444,13 @@ fn promises_are_kept_within_the_pool() {
     let world = World::new();
     let engine = world.open(Faults::None);
     let total = linux::fs::space(Path::new(world.dir.path())).unwrap().total;
-    let too_large = Options::parse_words([format!("size={}B", total + (1 << 20)), "driver=image".into()]).unwrap();
+    let too_large =
+        Options::parse_words([format!("size={}B", total + (1 << 20)), "driver=image".into()]).unwrap();
     let error = engine.create(&name(0), &too_large).unwrap_err();
     assert!(matches!(error, Error::LargerThanPool { .. }), "{error}");
-    let most = Options::parse_words([format!("size={}B", total / (1 << 20) * (1 << 20)), "driver=image".into()]).unwrap();
+    let most =
+        Options::parse_words([format!("size={}B", total / (1 << 20) * (1 << 20)), "driver=image".into()])
+            .unwrap();
     let made = (0..30).map(|n| engine.create(&name(n), &most)).take_while(Result::is_ok).count();
     assert_eq!(made, 10, "overcommit 1000% of one pool");
     assert!(matches!(engine.create(&name(200), &most), Err(Error::OverPromised { .. })));

@@ -43,7 +43,13 @@ pub fn run(config: Config) -> Result<ExitCode, Problem> {
         Ok(running) => running,
         Err(problem) => {
             // Also in the log, which may be all that anyone sees of a service.
-            tracing::error!(code = problem.code, data = problem.data_state, next = problem.next, "{}", problem.detail);
+            tracing::error!(
+                code = problem.code,
+                data = problem.data_state,
+                next = problem.next,
+                "{}",
+                problem.detail
+            );
             // A blocking thread that hangs must not keep a daemon that could not start.
             runtime.shutdown_background();
             return Err(problem);
@@ -88,7 +94,8 @@ fn start(config: &Config, runtime: &Runtime) -> Result<Running, Problem> {
         None => Arc::new(NoContainers),
     };
     let engine = open(config, containers)?;
-    let watch = Watch::start(&engine).map_err(|error| failed("threads", &error, "raise the limit of tasks"))?;
+    let watch =
+        Watch::start(&engine).map_err(|error| failed("threads", &error, "raise the limit of tasks"))?;
     let (stop, _) = watch::channel(false);
     let mut tasks = Vec::new();
     if let Some(docker) = docker {
@@ -130,17 +137,23 @@ pub fn docker_engine(config: &Config, runtime: Handle) -> DockerEngine {
 
 fn guard() -> Result<Guard, Problem> {
     // The file itself, not the link: the guard may be started after an upgrade has replaced the binary, and must work then.
-    let binary: PathBuf = std::env::current_exe().map_err(|error| failed("/proc/self/exe", &error, "mount /proc"))?;
+    let binary: PathBuf =
+        std::env::current_exe().map_err(|error| failed("/proc/self/exe", &error, "mount /proc"))?;
     Ok(Guard::new(vec![binary.into(), "guard".into()]))
 }
 
 /// Where tests end the process; in a release build, nowhere.
 fn faults() -> Result<Faults, Problem> {
-    let wanted = std::env::var("EVERHOLD_FAULT").ok().filter(|name| cfg!(debug_assertions) && !name.is_empty());
+    let wanted =
+        std::env::var("EVERHOLD_FAULT").ok().filter(|name| cfg!(debug_assertions) && !name.is_empty());
     let Some(name) = wanted else { return Ok(Faults::None) };
-    Fault::named(&name)
-        .map(Faults::Abort)
-        .ok_or_else(|| Problem::new(ErrorKind::InvalidInput, format!("EVERHOLD_FAULT={name} is no fault point"), "correct it"))
+    Fault::named(&name).map(Faults::Abort).ok_or_else(|| {
+        Problem::new(
+            ErrorKind::InvalidInput,
+            format!("EVERHOLD_FAULT={name} is no fault point"),
+            "correct it",
+        )
+    })
 }
 
 fn open(config: &Config, containers: Arc<dyn Containers>) -> Result<Arc<Engine>, Problem> {
@@ -206,8 +219,9 @@ fn serve_api(
     stop: &watch::Sender<bool>,
 ) -> Result<JoinHandle<()>, Problem> {
     let gid = config.api_group.as_deref().map(group).transpose()?;
-    let listener = api::bind(&config.api_socket, gid)
-        .map_err(|error| Problem::new(ErrorKind::Conflict, error.to_string(), "name another socket with --socket"))?;
+    let listener = api::bind(&config.api_socket, gid).map_err(|error| {
+        Problem::new(ErrorKind::Conflict, error.to_string(), "name another socket with --socket")
+    })?;
     let metrics = Arc::new(Metrics::new());
     let state = AppState::new(Arc::clone(engine), metrics, config.api_deadline, SystemClock.now());
     let shutdown = stopped(stop);
@@ -219,7 +233,13 @@ fn serve_api(
 }
 
 fn group(group: &str) -> Result<u32, Problem> {
-    let wrong = |why: String| Problem::new(ErrorKind::InvalidInput, format!("api.group {group:?}: {why}"), "correct the configuration");
+    let wrong = |why: String| {
+        Problem::new(
+            ErrorKind::InvalidInput,
+            format!("api.group {group:?}: {why}"),
+            "correct the configuration",
+        )
+    };
     match group.parse() {
         Ok(gid) => Ok(gid),
         Err(_) => linux::host::group_id(group)
@@ -238,7 +258,9 @@ async fn finish(tasks: Vec<JoinHandle<()>>) {
         }
     };
     if tokio::time::timeout(GRACE, all).await.is_err() {
-        tracing::warn!("some requests are still at work; what they began is finished or undone at the next start");
+        tracing::warn!(
+            "some requests are still at work; what they began is finished or undone at the next start"
+        );
     }
 }
 

@@ -1,5 +1,4 @@
 //! `everhold`: reads the command line, and goes where it says.
-#![doc(html_no_source)]
 
 mod cli;
 mod config;

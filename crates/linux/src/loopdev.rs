@@ -190,6 +190,21 @@ pub fn attach(backing: &File, name: &Path, options: &LoopOptions) -> Result<Loop
     Err(KernelError::at("LOOP_CONFIGURE", name, last))
 }
 
+/// Whether the block device with this number (`st_dev` of what is mounted from it) is a loop device on `backing`.
+pub fn is_backed_by(dev: u64, backing: &File) -> Result<bool> {
+    let link = PathBuf::from(format!("/sys/dev/block/{}:{}", libc::major(dev), libc::minor(dev)));
+    let node = fs::read_link(&link).map_err(|source| KernelError::at("read link", &link, source))?;
+    let name = node.file_name().and_then(|name| name.to_str());
+    let Some(number) = name.and_then(|name| name.strip_prefix("loop")?.parse().ok()) else {
+        return Ok(false);
+    };
+    let here = backing.metadata().map_err(|source| KernelError { op: "stat", path: None, source })?;
+    let handle = LoopHandle::open(number)?;
+    let info =
+        handle.status().map_err(|source| KernelError::at("LOOP_GET_STATUS64", handle.path(), source))?;
+    Ok(info.inode == here.ino() && same_device(info.device, here.dev()))
+}
+
 /// The loop device on the same inode as `backing`, if there is one, whatever path it was attached by.
 pub fn find(backing: &File) -> Result<Option<LoopHandle>> {
     let here = backing.metadata().map_err(|source| KernelError { op: "stat", path: None, source })?;

@@ -160,6 +160,7 @@ pub struct Options {
     selinux: Option<String>,
     pool: Option<PoolName>,
     labels: Labels,
+    typed: BTreeMap<String, String>,
 }
 
 fn truth(text: &str) -> Result<bool, String> {
@@ -217,7 +218,18 @@ impl Options {
         Ok(options)
     }
 
+    /// The options as they were given, word for word; without labels that were not given as options.
+    pub fn typed(&self) -> &BTreeMap<String, String> {
+        &self.typed
+    }
+
     fn take(&mut self, key: &str, text: &str) -> Result<(), OptionError> {
+        self.understand(key, text)?;
+        self.typed.insert(key.to_owned(), text.to_owned());
+        Ok(())
+    }
+
+    fn understand(&mut self, key: &str, text: &str) -> Result<(), OptionError> {
         let say = |error: SizeError| error.to_string();
         match key {
             "driver" => set(&mut self.driver, key, text.parse(), text),
@@ -516,7 +528,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_input_is_answered(words in proptest::collection::vec("[a-z.]{0,10}=?\\PC{0,12}", 0..4)) {
-            let _ = spec(&words.iter().map(String::as_str).collect::<Vec<_>>());
+            let _answered = spec(&words.iter().map(String::as_str).collect::<Vec<_>>());
         }
     }
 }

@@ -121,6 +121,9 @@ pub struct Volume {
     /// What its creator asked for, in the words of the options.
     #[serde(default)]
     pub asked: BTreeMap<String, String>,
+    /// The same as it was typed, for who compares words (docker-compose does).
+    #[serde(default)]
+    pub typed: BTreeMap<String, String>,
     /// When it was created.
     pub created: Timestamp,
     /// Live or in the trash.

@@ -238,11 +238,6 @@ impl Driver for DirDriver {
     }
 
     fn detach(&self, place: &Place<'_>) -> Result<Change> {
-        if !place.spec.readonly
-            && let Ok(source) = self.source(place)
-        {
-            linux::freeze::sync(&source)?;
-        }
         let change = mounts::unmount(place.mountpoint)?;
         match fs::remove_dir(place.mountpoint) {
             Err(error) if error.kind() != Io::NotFound => Err(failed("rmdir", place.mountpoint, error)),

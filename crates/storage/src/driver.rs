@@ -89,7 +89,8 @@ pub trait Driver: Send + Sync {
     /// Makes the volume usable at the returned path.
     fn attach(&self, place: &Place<'_>) -> Result<Attached>;
 
-    /// Undoes [`Driver::attach`] once the last holder has gone. What was written is durable when it returns.
+    /// Undoes [`Driver::attach`] once the last holder has gone. Where that ends a file system of the volume's own, what was
+    /// written is durable when it returns; a plain directory keeps its host's promises, no more and no less.
     fn detach(&self, place: &Place<'_>) -> Result<Change>;
 
     /// Grows the volume to `to`, attached or not; `place.spec` still has the old size. Writers go on.

@@ -28,9 +28,14 @@ impl Drivers {
     }
 
     /// `driver` in every place: for tests that need no kernel.
-    pub fn all_sim() -> Self {
-        let sim = || Box::new(SimDriver::new());
+    pub fn simulated(driver: &SimDriver) -> Self {
+        let sim = || Box::new(driver.clone());
         Self { image: sim(), dir: sim(), tmpfs: sim(), sim: sim() }
+    }
+
+    /// A simulated driver in every place.
+    pub fn all_sim() -> Self {
+        Self::simulated(&SimDriver::new())
     }
 
     /// The driver of this kind.

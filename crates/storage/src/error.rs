@@ -79,9 +79,10 @@ impl Error {
                 ErrorKind::NoSpace
             }
             Self::Tool(_) => ErrorKind::Internal,
-            Self::Missing { .. } | Self::Truncated { .. } | Self::Replaced { .. } | Self::NeedsRepair { .. } => {
-                ErrorKind::Damaged
-            }
+            Self::Missing { .. }
+            | Self::Truncated { .. }
+            | Self::Replaced { .. }
+            | Self::NeedsRepair { .. } => ErrorKind::Damaged,
             Self::Unsupported { .. } => ErrorKind::Unsupported,
             Self::Refused { .. } => ErrorKind::InvalidInput,
         }

@@ -21,5 +21,5 @@ pub use driver::{Attached, Driver, Observation, Place, Problem, Usage};
 pub use drivers::Drivers;
 pub use error::{Error, Result};
 pub use image::ImageDriver;
-pub use sim::SimDriver;
+pub use sim::{SimDriver, Trouble, Verb};
 pub use tmpfs::TmpfsDriver;

@@ -64,7 +64,8 @@ impl Sandbox {
     pub fn config_file(&self) -> PathBuf {
         let (dir, docker) = (self.dir.display(), self.docker);
         let boot_id = self.dir.join("boot_id");
-        let boot_id = if boot_id.exists() { boot_id } else { PathBuf::from("/proc/sys/kernel/random/boot_id") };
+        let boot_id =
+            if boot_id.exists() { boot_id } else { PathBuf::from("/proc/sys/kernel/random/boot_id") };
         let text = format!(
             "[paths]\nstate = \"{dir}/state\"\nrun = \"{dir}/run\"\nboot-id = \"{}\"\n\n\
              [docker]\nenabled = {docker}\nsocket = \"{dir}/docker/docker.sock\"\n\

@@ -53,7 +53,9 @@ impl Sandbox {
     /// `docker` against the sandbox's engine.
     pub fn docker_command(&self) -> Command {
         let mut command = Command::new("docker");
-        command.env("DOCKER_HOST", format!("unix://{}/docker.sock", self.docker_dir().display())).stdin(Stdio::null());
+        command
+            .env("DOCKER_HOST", format!("unix://{}/docker.sock", self.docker_dir().display()))
+            .stdin(Stdio::null());
         command
     }
 
@@ -90,7 +92,9 @@ impl Sandbox {
     /// `docker run --rm --network none … busybox sh -c SCRIPT`.
     #[track_caller]
     pub fn shell(&self, options: &[&str], script: &str) -> String {
-        self.docker(&[&["run", "--rm", "--network", "none"], options, &[BUSYBOX, "sh", "-c", script]].concat())
+        self.docker(
+            &[&["run", "--rm", "--network", "none"], options, &[BUSYBOX, "sh", "-c", script]].concat(),
+        )
     }
 
     /// Ends all containers, so that nothing uses a mount any more.

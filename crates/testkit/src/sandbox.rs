@@ -74,7 +74,13 @@ pub(crate) fn checked(command: &mut Command) -> String {
 #[track_caller]
 pub(crate) fn expect_success(what: &str, output: &Output) -> String {
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{what}: {}\n{}{}", output.status, text(&output.stdout), text(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{what}: {}\n{}{}",
+        output.status,
+        text(&output.stdout),
+        text(&output.stderr)
+    );
     text(&output.stdout)
 }
 
@@ -99,7 +105,8 @@ fn take_down(dir: &Path) {
         let _gone = std::fs::remove_file(format!("/run/docker/plugins/eh{id}.sock"));
     }
     if dir.join("docker").is_dir() {
-        let stopped = Command::new(crate::docker::script("dockerd.sh")).arg("stop").arg(dir.join("docker")).status();
+        let stopped =
+            Command::new(crate::docker::script("dockerd.sh")).arg("stop").arg(dir.join("docker")).status();
         if !stopped.is_ok_and(|status| status.success()) {
             eprintln!("could not stop the Docker Engine in {}", dir.display());
         }

@@ -44,7 +44,10 @@ pub(crate) async fn detach(
 #[utoipa::path(get, path = "/v1/volumes/{name}/holders", tag = "attachments", operation_id = "volume_holders",
     params(("name" = String, Path, description = "The volume's name")),
     responses((status = 200, body = Holders), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn holders(State(state): State<AppState>, Name(name): Name) -> Result<Json<Holders>, Problem> {
+pub(crate) async fn holders(
+    State(state): State<AppState>,
+    Name(name): Name,
+) -> Result<Json<Holders>, Problem> {
     let holders = state.call("holders", move |engine| engine.holders(&name)).await?;
     let (containers, containers_unknown) = match holders.containers {
         Ok(containers) => (containers.into_iter().map(Container::from).collect(), None),

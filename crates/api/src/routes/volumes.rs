@@ -58,7 +58,10 @@ pub(crate) async fn create(
 #[utoipa::path(get, path = "/v1/volumes/{name}", tag = "volumes", operation_id = "inspect_volume",
     params(("name" = String, Path, description = "The volume's name")),
     responses((status = 200, body = VolumeDetail), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn inspect(State(state): State<AppState>, Name(name): Name) -> Result<Json<VolumeDetail>, Problem> {
+pub(crate) async fn inspect(
+    State(state): State<AppState>,
+    Name(name): Name,
+) -> Result<Json<VolumeDetail>, Problem> {
     let inspection = state.call("inspect", move |engine| engine.inspect(&name)).await?;
     Ok(Json(inspection.into()))
 }

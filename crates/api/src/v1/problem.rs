@@ -97,7 +97,10 @@ mod tests {
     fn every_kind_comes_back_from_its_code() {
         for kind in ErrorKind::all() {
             let problem = Problem::new(kind, "it broke", "mend it");
-            assert_eq!((problem.kind(), problem.exit_code(), problem.status), (kind, kind.exit_code(), kind.http_status()));
+            assert_eq!(
+                (problem.kind(), problem.exit_code(), problem.status),
+                (kind, kind.exit_code(), kind.http_status())
+            );
         }
         let later = Problem { code: "of-a-later-version".into(), ..Problem::new(ErrorKind::Busy, "", "") };
         assert_eq!(later.kind(), ErrorKind::Internal);

@@ -48,7 +48,8 @@ async fn a_huge_body_is_refused_whether_announced_or_not() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_clients_are_let_go_and_hinder_nobody() {
-    let limits = Limits { connections: 4, head: Duration::from_millis(300), body: Duration::from_millis(300) };
+    let short = Duration::from_millis(300);
+    let limits = Limits { connections: 4, head: short, body: short, answer: short };
     let server = Server::start_with(Drivers::all_sim(), Duration::from_secs(20), limits);
     let socket = server.socket();
     // As many as there are places: half of a head each.
@@ -72,6 +73,21 @@ async fn slow_clients_are_let_go_and_hinder_nobody() {
     let answer = server.raw("POST /v1/volumes HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{").await;
     assert_eq!(answer.problem().status, 408);
     assert_eq!(answer.problem().code, "timed-out");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_read_loses_its_place() {
+    let limits = Limits { connections: 1, answer: Duration::from_millis(300), ..Limits::default() };
+    let server = Server::start_with(Drivers::all_sim(), Duration::from_secs(20), limits);
+    // More answers than the socket holds.
+    let mut deaf = UnixStream::connect(server.socket()).unwrap();
+    deaf.write_all("GET /v1/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n".repeat(100).as_bytes()).unwrap();
+    let begin = Instant::now();
+    server.create("next").await;
+    let waited = begin.elapsed();
+    assert!(waited > Duration::from_millis(100), "the answers fitted into the socket: {waited:?}");
+    assert!(waited < Duration::from_secs(8), "{waited:?}");
     server.stop().await;
 }
 

@@ -23,10 +23,26 @@ async fn what_is_not_there_and_what_is_not_json() {
         ("POST", "/v1/volumes", JSON, "{", 400, "invalid-input", "EOF"),
         ("POST", "/v1/volumes", JSON, "[]", 400, "invalid-input", "JSON"),
         ("POST", "/v1/volumes", JSON, "", 400, "invalid-input", "missing field `name`"),
-        ("POST", "/v1/volumes", JSON, r#"{"name":"x","size":"1GiB"}"#, 400, "invalid-input", "unknown field `size`"),
+        (
+            "POST",
+            "/v1/volumes",
+            JSON,
+            r#"{"name":"x","size":"1GiB"}"#,
+            400,
+            "invalid-input",
+            "unknown field `size`",
+        ),
         ("POST", "/v1/volumes", JSON, r#"{"name":5}"#, 400, "invalid-input", "string"),
         ("POST", "/v1/volumes", Some("text/plain"), new, 415, "invalid-input", "text/plain"),
-        ("POST", "/v1/volumes", Some("application/x-www-form-urlencoded"), new, 415, "invalid-input", "send application/json"),
+        (
+            "POST",
+            "/v1/volumes",
+            Some("application/x-www-form-urlencoded"),
+            new,
+            415,
+            "invalid-input",
+            "send application/json",
+        ),
         ("POST", "/v1/volumes/pgdata/grow", JSON, r#"{"size":-1}"#, 400, "invalid-input", "JSON"),
         ("POST", "/v1/volumes/pgdata/grow", JSON, r#"{"size":"10XB"}"#, 400, "invalid-input", "XB"),
         ("DELETE", "/v1/volumes/pgdata?dryrun=true", None, "", 400, "invalid-input", "dryrun"),
@@ -121,5 +137,8 @@ async fn a_daemon_that_is_not_there() {
     let dir = tempfile::tempdir().unwrap();
     let problem = Client::new(dir.path().join("none.sock")).volumes().await.unwrap_err();
     assert_eq!((problem.code.as_str(), problem.exit_code()), ("unavailable", 12));
-    assert!(problem.detail.contains("none.sock") && problem.next.contains("systemctl status everhold"), "{problem:?}");
+    assert!(
+        problem.detail.contains("none.sock") && problem.next.contains("systemctl status everhold"),
+        "{problem:?}"
+    );
 }

@@ -59,9 +59,11 @@ async fn attachments_and_holders() {
     let server = Server::start();
     let client = &server.client;
     server.create("data").await;
-    let first = client.attach("data", &Attach { id: Some("one".into()), access: Access::ReadOnly }).await.unwrap();
+    let first =
+        client.attach("data", &Attach { id: Some("one".into()), access: Access::ReadOnly }).await.unwrap();
     assert_eq!((first.result, first.id.as_str()), (Outcome::Attached, "one"));
-    let again = client.attach("data", &Attach { id: Some("one".into()), access: Access::ReadOnly }).await.unwrap();
+    let again =
+        client.attach("data", &Attach { id: Some("one".into()), access: Access::ReadOnly }).await.unwrap();
     assert_eq!((again.result, &again.path), (Outcome::AlreadyThere, &first.path));
     let second = client.attach("data", &Attach::default()).await.unwrap();
     assert!(second.id.starts_with("cli-"), "{}", second.id);
@@ -71,7 +73,10 @@ async fn attachments_and_holders() {
     assert_eq!(detail.volume.path.as_ref(), Some(&first.path));
     let holders = client.holders("data").await.unwrap();
     assert_eq!(holders.attachments.len(), 2);
-    assert_eq!((holders.attachments[0].holder.as_str(), holders.attachments[0].access), ("cli", Access::ReadOnly));
+    assert_eq!(
+        (holders.attachments[0].holder.as_str(), holders.attachments[0].access),
+        ("cli", Access::ReadOnly)
+    );
     assert!(holders.containers_unknown.is_some(), "no container engine is there to ask");
 
     assert_eq!(client.remove("data", false).await.unwrap_err().code, "in-use");

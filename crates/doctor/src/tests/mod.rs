@@ -211,7 +211,7 @@ fn more_loop_devices_than_max_loop_is_fine() {
 fn the_real_host_is_examined_fast_and_completely() {
     let dir = tempfile::tempdir().unwrap();
     let context = Context {
-        now: SystemTime::now(),
+        now: SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_800_000_000),
         root: "/".into(),
         state: dir.path().into(),
         mountpoints: dir.path().join("mnt"),

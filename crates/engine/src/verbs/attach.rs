@@ -16,7 +16,13 @@ impl Engine {
     /// # Errors
     /// [`Error::InUse`] for an exclusive volume that someone else holds; [`Error::PoolFull`] while writers are held;
     /// a volume that is damaged, which is then not mounted.
-    pub fn attach(&self, name: &VolumeName, id: &str, holder: HolderKind, access: Access) -> Result<(Change, PathBuf)> {
+    pub fn attach(
+        &self,
+        name: &VolumeName,
+        id: &str,
+        holder: HolderKind,
+        access: Access,
+    ) -> Result<(Change, PathBuf)> {
         if id.is_empty() || id.len() > 256 || id.chars().any(char::is_control) {
             return Err(Error::Invalid("an attachment needs an ID of 1 to 256 printable characters".into()));
         }
@@ -61,14 +67,22 @@ impl Engine {
         Ok((attached.change, attached.path))
     }
 
-    pub(crate) fn drop_attachments(&self, volume: &Volume, gone: impl Fn(&Attachment) -> bool) -> Result<Arc<Volume>> {
+    pub(crate) fn drop_attachments(
+        &self,
+        volume: &Volume,
+        gone: impl Fn(&Attachment) -> bool,
+    ) -> Result<Arc<Volume>> {
         let mut left = volume.clone();
         left.attachments.retain(|attachment| !gone(attachment));
         self.record(left)
     }
 
     /// The volume, if nobody holds it. Attachments whose container has gone without a word are dropped first.
-    pub(crate) fn refuse_if_held_by_someone(&self, volume: &Arc<Volume>, verb: &'static str) -> Result<Arc<Volume>> {
+    pub(crate) fn refuse_if_held_by_someone(
+        &self,
+        volume: &Arc<Volume>,
+        verb: &'static str,
+    ) -> Result<Arc<Volume>> {
         if volume.attachments.is_empty() {
             return Ok(Arc::clone(volume));
         }
@@ -85,14 +99,16 @@ impl Engine {
     pub(crate) fn drop_stale(&self, volume: &Arc<Volume>) -> Result<Arc<Volume>> {
         let now = self.clock.now();
         let settled = |attachment: &Attachment| {
-            now.duration_since(attachment.since).unsigned_abs() > SETTLING && attachment.holder != HolderKind::Cli
+            now.duration_since(attachment.since).unsigned_abs() > SETTLING
+                && attachment.holder != HolderKind::Cli
         };
         if !volume.attachments.iter().any(settled) {
             return Ok(Arc::clone(volume));
         }
         match self.containers.using(&volume.name) {
             Ok(uses) if uses.iter().all(|container| !container.is_active()) => {
-                let stale: Vec<_> = volume.attachments.iter().filter(|a| settled(a)).map(|a| a.id.clone()).collect();
+                let stale: Vec<_> =
+                    volume.attachments.iter().filter(|a| settled(a)).map(|a| a.id.clone()).collect();
                 tracing::warn!(volume = %volume.name, ?stale, "dropping attachments: no container that uses the volume is running");
                 self.detach_claimed(volume, |attachment| stale.contains(&attachment.id))
             }
@@ -122,7 +138,9 @@ impl Engine {
             .unwrap_or_default()
             .iter()
             .filter(|container| container.is_active())
-            .map(|container| format!("container {} ({}, {})", container.name, container.image, container.state))
+            .map(|container| {
+                format!("container {} ({}, {})", container.name, container.image, container.state)
+            })
             .collect();
         for attachment in &volume.attachments {
             let short: String = attachment.id.chars().take(24).collect();

@@ -3,7 +3,6 @@
 use crate::engine::{Engine, make_dir};
 use crate::{Change, Error, Fault, Result};
 use model::{DriverSpec, Intent, Life, Options, Provisioning, Size, Spec, Volume, VolumeId, VolumeName};
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,8 +29,7 @@ impl Engine {
             };
         }
         let spec = self.admit(name, spec)?;
-        let asked = options.asked(&spec);
-        let volume = self.begin(name, spec, asked)?;
+        let volume = self.begin(name, spec, options)?;
         match self.make(&volume) {
             Ok(volume) => Ok((Change::Done, volume)),
             Err(error) => {
@@ -53,7 +51,7 @@ impl Engine {
     }
 
     /// Checks the promise and records the intent, with no other promise in between.
-    fn begin(&self, name: &VolumeName, spec: Spec, asked: BTreeMap<String, String>) -> Result<Arc<Volume>> {
+    fn begin(&self, name: &VolumeName, spec: Spec, options: &Options) -> Result<Arc<Volume>> {
         let _placing = self.placing();
         let pool = self.pool(&spec.pool)?;
         let now = match &spec.driver {
@@ -65,18 +63,19 @@ impl Engine {
             let whole = spec.promised();
             pool.check_promise(self.promised(&spec.pool), whole, whole, now)?;
         }
-        if let DriverSpec::Dir(dir) = &spec.driver {
-            if let Some(path) = &dir.path {
-                self.refuse_taken_path(path)?;
-            }
+        if let DriverSpec::Dir(dir) = &spec.driver
+            && let Some(path) = &dir.path
+        {
+            self.refuse_taken_path(path)?;
         }
         let quota = matches!(&spec.driver, DriverSpec::Dir(dir) if dir.size.is_some());
         self.record(Volume {
             id: VolumeId::from_uuid(uuid::Uuid::new_v4()),
             name: name.clone(),
             project: if quota { Some(self.next_project()?) } else { None },
+            asked: options.asked(&spec),
+            typed: options.typed().clone(),
             spec,
-            asked,
             created: self.clock.now(),
             life: Life::Live,
             pending: Some(Intent::Create),

@@ -49,7 +49,8 @@ impl Engine {
     /// Destroys what has expired.
     pub fn expire_trash(&self) -> Vec<Arc<Volume>> {
         let now = self.clock.now();
-        let expired = self.trash().into_iter().filter(|v| v.trashed().is_some_and(|trashed| trashed.expires <= now));
+        let expired =
+            self.trash().into_iter().filter(|v| v.trashed().is_some_and(|trashed| trashed.expires <= now));
         expired
             .filter(|volume| match self.destroy(volume) {
                 Ok(()) => {
@@ -79,15 +80,16 @@ impl Engine {
     /// Removes a volume's data, home and record, in that order; each step may have been done before.
     pub(crate) fn destroy_now(&self, volume: &Volume) -> Result<()> {
         let home = self.home(volume)?;
+        // Also without a home: what is in memory or mounted is not there.
+        self.with_driver(volume, "destroy", STATE, |driver, place| driver.destroy(place))?;
+        self.fault(Fault::DestroyData);
         if home.exists() {
-            self.with_driver(volume, "destroy", STATE, |driver, place| driver.destroy(place))?;
-            self.fault(Fault::DestroyData);
             let file = home.join(description::FILE);
             ignore_absent(std::fs::remove_file(&file), "unlink", &file)?;
             // Not recursive: what the driver left behind, or someone else put there, is not ours to delete.
             ignore_absent(std::fs::remove_dir(&home), "rmdir", &home)?;
-            self.fault(Fault::DestroyHome);
         }
+        self.fault(Fault::DestroyHome);
         self.forget(volume.id)
     }
 }

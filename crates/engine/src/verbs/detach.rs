@@ -23,7 +23,11 @@ impl Engine {
     }
 
     /// Drops attachments, unmounting first if they are the last.
-    pub(crate) fn detach_claimed(&self, volume: &Volume, gone: impl Fn(&Attachment) -> bool) -> Result<Arc<Volume>> {
+    pub(crate) fn detach_claimed(
+        &self,
+        volume: &Volume,
+        gone: impl Fn(&Attachment) -> bool,
+    ) -> Result<Arc<Volume>> {
         if volume.attachments.iter().all(&gone) {
             // A frozen file system can't be unmounted; with its last holder gone nothing will write to it.
             self.holds.release(volume.id);

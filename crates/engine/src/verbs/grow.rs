@@ -5,7 +5,7 @@ use crate::{Change, Error, Fault, Result};
 use model::{DriverSpec, Intent, Provisioning, Size, Volume, VolumeName};
 use std::sync::Arc;
 
-const STATE: &str = "the data is untouched; growing goes on when it is asked for again, or at the next start";
+const STATE: &str = "the data is untouched, and the volume has its old size; it can be asked for again";
 
 impl Engine {
     /// Grows a volume to `to`. The same size again is no error.
@@ -38,7 +38,8 @@ impl Engine {
             let pool = self.pool(&volume.spec.pool)?;
             pool.refuse_if_held()?;
             let more = spec.promised().saturating_sub(volume.spec.promised());
-            let thick = matches!(&spec.driver, DriverSpec::Image(image) if image.provisioning == Provisioning::Thick);
+            let thick =
+                matches!(&spec.driver, DriverSpec::Image(image) if image.provisioning == Provisioning::Thick);
             let now = if thick { more } else { Size::default() };
             pool.check_promise(self.promised(&spec.pool), spec.promised(), more, now)?;
             self.record(Volume { pending: Some(Intent::Grow { to }), ..(*volume).clone() })?

@@ -33,7 +33,7 @@ impl Engine {
     pub fn restore(&self, which: &str, as_name: Option<&VolumeName>) -> Result<Arc<Volume>> {
         let volume = self.in_trash(which)?;
         let name = as_name.unwrap_or(&volume.name);
-        let _claim = self.claims.take([volume.id.to_string(), name.to_string()], "restore")?;
+        let claim = self.claims.take([volume.id.to_string(), name.to_string()], "restore")?;
         let volume = self.in_trash(&volume.id.to_string())?;
         if volume.pending == Some(Intent::Destroy) {
             return Err(Error::Invalid(format!(
@@ -45,6 +45,13 @@ impl Engine {
             return Err(Error::NameTaken(name.clone()));
         }
         let back = Volume { life: Life::Live, name: name.clone(), ..(*volume).clone() };
-        self.describe_and_record(back, Fault::RestoreDescribed)
+        let back = self.describe_and_record(back, Fault::RestoreDescribed)?;
+        drop(claim);
+        // Docker forgot the volume's options when it was removed, and docker-compose refuses one without them. Not under the
+        // claim: Docker asks us about the volume before it answers.
+        if let Err(error) = self.containers.introduce(&back) {
+            tracing::info!(volume = %back.name, error, "Docker was not told of the restored volume's options");
+        }
+        Ok(back)
     }
 }

@@ -74,7 +74,9 @@ async fn docker_facts(config: &Config) -> Result<DockerFacts, String> {
         backing_fs: None,
         rootless: facts.rootless,
         live_restore: facts.live_restore,
-        volumes: volumes.ok().map(|known| known.listed.into_iter().chain(known.mounted.into_keys()).collect()),
+        volumes: volumes
+            .ok()
+            .map(|known| known.listed.into_iter().chain(known.mounted.into_keys()).collect()),
     })
 }
 

@@ -138,7 +138,11 @@ pub fn run() -> ExitCode {
 fn online(work: impl Future<Output = Outcome>) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| {
-        Problem::new(ErrorKind::Internal, format!("no runtime: {error}"), "free memory or descriptors, then try again")
+        Problem::new(
+            ErrorKind::Internal,
+            format!("no runtime: {error}"),
+            "free memory or descriptors, then try again",
+        )
     })?;
     runtime.block_on(work)
 }

@@ -51,8 +51,9 @@ impl Command {
 }
 
 fn table(pools: &[v1::Pool]) -> Table {
-    let mut table =
-        Table::new(["NAME", "PATH", "FS", "TOTAL", "FREE", "RESERVE", "PROMISED", "VOLUMES", "TRASH", "WRITERS", "LABELS"]);
+    let mut table = Table::new([
+        "NAME", "PATH", "FS", "TOTAL", "FREE", "RESERVE", "PROMISED", "VOLUMES", "TRASH", "WRITERS", "LABELS",
+    ]);
     for pool in pools {
         let writers = match pool.hold {
             v1::HoldState::Open => "open",
@@ -66,7 +67,11 @@ fn table(pools: &[v1::Pool]) -> Table {
             size(Some(pool.total)),
             size(Some(pool.free)),
             size(Some(pool.reserve)),
-            format!("{} ({})", size(Some(pool.promised)), share(Some(pool.promised), Some(pool.promise_limit))),
+            format!(
+                "{} ({})",
+                size(Some(pool.promised)),
+                share(Some(pool.promised), Some(pool.promise_limit))
+            ),
             pool.volumes.to_string(),
             pool.trashed.to_string(),
             writers.to_owned(),

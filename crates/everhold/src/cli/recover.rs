@@ -62,7 +62,8 @@ impl Recover {
     /// Rebuilds the catalog.
     pub fn run(self, out: &Output) -> Outcome {
         let config = super::load(&self.overrides, None)?;
-        let scanned = engine::rebuild(&config.settings(), self.dry_run, SystemClock.now()).map_err(Problem::from)?;
+        let scanned =
+            engine::rebuild(&config.settings(), self.dry_run, SystemClock.now()).map_err(Problem::from)?;
         let recovered = Recovered {
             result: if self.dry_run { "would-rebuild" } else { "rebuilt" },
             volumes: scanned.volumes.iter().map(found).collect(),

@@ -12,16 +12,31 @@ pub async fn run(session: &Session) -> Outcome {
     let status = waiting("asking the daemon", session.client.status()).await?;
     session.out.show(&status, |out| {
         let up = span(status.started, SystemClock.now());
-        let line = |key: &str, value: String| out.line(&format!("{} {value}", out.tone(&format!("{key:<10}"), Tone::Head)));
-        line("daemon", format!("everhold {}, pid {}, up {up} (since {})", status.version, status.pid, time(status.started)));
-        line("volumes", format!("{} ({} attached), {} in the trash", status.volumes, status.attached, status.trashed));
+        let line = |key: &str, value: String| {
+            out.line(&format!("{} {value}", out.tone(&format!("{key:<10}"), Tone::Head)))
+        };
+        line(
+            "daemon",
+            format!(
+                "everhold {}, pid {}, up {up} (since {})",
+                status.version,
+                status.pid,
+                time(status.started)
+            ),
+        );
+        line(
+            "volumes",
+            format!("{} ({} attached), {} in the trash", status.volumes, status.attached, status.trashed),
+        );
         line("state", status.state.clone());
         for fenced in &status.fenced {
             let text = format!("{}: {}", fenced.name, plain(&fenced.reason));
             line("fenced", out.tone(&text, Tone::Bad));
         }
         for pool in &status.held_pools {
-            let text = format!("the pool {pool} is full: writers wait; free space, or `everhold pool release {pool}`");
+            let text = format!(
+                "the pool {pool} is full: writers wait; free space, or `everhold pool release {pool}`"
+            );
             line("held", out.tone(&text, Tone::Bad));
         }
     })?;

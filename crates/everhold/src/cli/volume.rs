@@ -141,7 +141,9 @@ impl Command {
             }
             Self::Ls => {
                 let volumes = client.volumes().await?;
-                out.show(&volumes, |out| out.table(&show::volumes(&volumes.volumes), "There are no volumes."))?;
+                out.show(&volumes, |out| {
+                    out.table(&show::volumes(&volumes.volumes), "There are no volumes.")
+                })?;
             }
             Self::Inspect(Name { name }) => {
                 let detail = waiting("looking at the volume", client.inspect(&name)).await?;
@@ -219,7 +221,8 @@ async fn unmount(session: &Session, name: &str, id: Option<String>) -> Result<()
 /// The one use of the command line; a container's is not ours to end.
 async fn only_cli_attachment(session: &Session, name: &str) -> Result<String, Problem> {
     let detail = session.client.inspect(name).await?;
-    let mut ids = detail.volume.attachments.into_iter().filter(|held| held.holder != "docker").map(|held| held.id);
+    let mut ids =
+        detail.volume.attachments.into_iter().filter(|held| held.holder != "docker").map(|held| held.id);
     match (ids.next(), ids.next()) {
         (Some(id), None) => Ok(id),
         (None, _) => Err(Problem::new(

@@ -16,8 +16,24 @@ fn the_packaged_file_is_the_defaults() {
     let table: toml::Table = text.parse().unwrap();
     let keys: Vec<_> = table.values().flat_map(|section| section.as_table().unwrap().keys()).collect();
     for key in [
-        "state", "run", "level", "format", "group", "deadline", "enabled", "socket", "plugin-socket", "call-deadline",
-        "driver", "size", "tmpfs-size", "fs", "provisioning", "pool", "ttl", "allowed-paths",
+        "state",
+        "run",
+        "level",
+        "format",
+        "group",
+        "deadline",
+        "enabled",
+        "socket",
+        "plugin-socket",
+        "call-deadline",
+        "driver",
+        "size",
+        "tmpfs-size",
+        "fs",
+        "provisioning",
+        "pool",
+        "ttl",
+        "allowed-paths",
     ] {
         assert!(keys.iter().any(|known| *known == key), "{key} is not in packaging/config.toml");
     }
@@ -61,7 +77,8 @@ fn the_file_and_then_the_flags_override() {
     assert_eq!((config.pools[1].hold, config.pools[1].reserve.value()), (HoldLine::Off, 10));
     assert_eq!((config.log_format, config.defaults.driver), (LogFormat::Json, DriverKind::Dir));
     assert_eq!(config.plugin_socket, Path::new("/p.sock"));
-    let flags = Overrides { state: Some("/x".into()), log_format: Some(LogFormat::Text), ..Overrides::default() };
+    let flags =
+        Overrides { state: Some("/x".into()), log_format: Some(LogFormat::Text), ..Overrides::default() };
     let config = Config::from_toml(text, &flags, Some(Path::new("/api.sock"))).unwrap();
     assert_eq!((config.state.as_path(), config.log_format), (Path::new("/x"), LogFormat::Text));
     assert_eq!(config.api_socket, Path::new("/api.sock"));

@@ -47,7 +47,9 @@ mod tests {
         assert_eq!(share(Some(u64::MAX), Some(u64::MAX)), "100%");
         assert_eq!(share(Some(1), Some(0)), "-");
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
-        for (seconds, text) in [(0, "0s"), (59, "59s"), (60, "1m"), (7200, "2h"), (6 * 86_400 + 1, "6d"), (-5, "0s")] {
+        for (seconds, text) in
+            [(0, "0s"), (59, "59s"), (60, "1m"), (7200, "2h"), (6 * 86_400 + 1, "6d"), (-5, "0s")]
+        {
             assert_eq!(span(at(0), at(seconds)), text);
         }
         assert_eq!(time(at(0)), "1970-01-01 00:00:00 UTC");

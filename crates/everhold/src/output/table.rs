@@ -13,7 +13,10 @@ impl Table {
     /// A table with these column heads.
     pub fn new<const N: usize>(heads: [&str; N]) -> Self {
         let mut inner = comfy_table::Table::new();
-        inner.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(heads);
+        inner
+            .load_style(presets::NOTHING)
+            .set_content_arrangement(ContentArrangement::Disabled)
+            .set_header(heads);
         for column in inner.column_iter_mut() {
             column.set_padding((0, 2));
         }
@@ -53,6 +56,6 @@ mod tests {
         table.row(["pgdata".into(), "10GiB".into()]);
         table.row(["a\x1b[31m".into(), String::new()]);
         let text = table.render();
-        assert_eq!(text, "NAME      SIZE\npgdata    10GiB\na\u{fffd}[31m    -\n");
+        assert_eq!(text, "NAME    SIZE\npgdata  10GiB\na\u{fffd}[31m  -\n");
     }
 }

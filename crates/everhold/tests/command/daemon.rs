@@ -52,6 +52,8 @@ fn killed_and_started_again_everything_is_there() {
     assert_eq!(volume["path"], path.trim());
 }
 
+// A release build has nothing that sets a fault point off.
+#[cfg(debug_assertions)]
 #[test]
 fn a_fault_point_ends_it_and_the_next_start_undoes_what_was_begun() {
     let mut host = Host::new();
@@ -87,7 +89,10 @@ fn a_damaged_catalog_is_refused_and_rebuilt() {
 
     let before = std::fs::read(&catalog).unwrap();
     let dry = host.json(&["recover", "--scan", "--dry-run", "--config", config]);
-    assert_eq!((dry["result"].as_str(), dry["volumes"].as_array().map(Vec::len)), (Some("would-rebuild"), Some(3)));
+    assert_eq!(
+        (dry["result"].as_str(), dry["volumes"].as_array().map(Vec::len)),
+        (Some("would-rebuild"), Some(3))
+    );
     assert_eq!(std::fs::read(&catalog).unwrap(), before, "a dry run changes nothing");
     let rebuilt = host.json(&["recover", "--scan", "--config", config]);
     let kept = rebuilt["old_catalog"].as_str().unwrap();
@@ -95,7 +100,8 @@ fn a_damaged_catalog_is_refused_and_rebuilt() {
 
     host.start(&[]);
     let volumes = host.json(&["volume", "ls"]);
-    let names: Vec<_> = volumes["volumes"].as_array().unwrap().iter().map(|v| v["name"].as_str().unwrap()).collect();
+    let names: Vec<_> =
+        volumes["volumes"].as_array().unwrap().iter().map(|v| v["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["a", "b"]);
     assert_eq!(volumes["volumes"][0]["labels"]["env"], "prod");
     assert_eq!(host.ok(&["trash", "restore", "c"]), "c is back.\n");
@@ -109,10 +115,8 @@ fn a_wrong_configuration_is_named() {
         ("[log]\nlevel = \"everhold=loud\"", "log.level"),
         ("[api]\ngroup = \"no-such-group\"", "no such group"),
     ] {
-        let old = std::fs::read_to_string(Host::new().config()).unwrap();
         let dir = host.dir.path().display();
         let paths = format!("[paths]\nstate = \"{dir}/s\"\nrun = \"{dir}/r\"\n[docker]\nenabled = false\n");
-        assert!(old.contains("[paths]"));
         std::fs::write(host.config(), format!("{paths}{text}\n")).unwrap();
         let (code, said) = finish(host.daemon(&[]));
         assert!(code == 2 && said.contains(words), "{text}: {code}: {said}");
@@ -164,7 +168,8 @@ fn the_guard_ignores_signals_until_its_input_ends() {
     };
     assert_eq!(ask("release /nowhere"), "ok\n");
     let pid = rustix::process::Pid::from_child(&guard);
-    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT, rustix::process::Signal::HUP] {
+    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT, rustix::process::Signal::HUP]
+    {
         rustix::process::kill_process(pid, signal).unwrap();
     }
     assert!(ask("protect /nowhere").starts_with("error"));

@@ -1,7 +1,7 @@
 //! `kill -9` between any two steps of every verb, with the real kernel: each volume is as before or as asked, and
 //! nothing leaks.
 
-use crate::{alone, id, in_kernel, sandbox};
+use crate::{alone, id, in_kernel, sandbox, volumes};
 use engine::Fault;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -9,11 +9,10 @@ use testkit::Sandbox;
 
 /// What there is: name, size, state of every volume, live and in the trash.
 fn picture(sandbox: &Sandbox) -> BTreeSet<String> {
-    let live = sandbox.json(&["volume", "ls"]);
-    let trash = sandbox.json(&["trash", "ls"]);
-    let rows = |list: &serde_json::Value, state: &str| -> Vec<String> {
-        let rows = list.as_array().expect("a list").iter();
-        rows.map(|v| format!("{state} {} {} {}", v["name"], v["size"], v["labels"])).collect()
+    let live = volumes(sandbox, "volume");
+    let trash = volumes(sandbox, "trash");
+    let rows = |list: &[serde_json::Value], state: &str| -> Vec<String> {
+        list.iter().map(|v| format!("{state} {} {} {}", v["name"], v["size"], v["labels"])).collect()
     };
     rows(&live, "live").into_iter().chain(rows(&trash, "trash")).collect()
 }
@@ -33,8 +32,7 @@ fn write_data(sandbox: &Sandbox, name: &str) {
 
 fn assert_no_leak(sandbox: &Sandbox, mounted: usize) {
     assert_eq!(in_kernel(sandbox), (mounted, mounted), "mounts and loop devices");
-    let known = sandbox.json(&["volume", "ls"]).as_array().map_or(0, Vec::len)
-        + sandbox.json(&["trash", "ls"]).as_array().map_or(0, Vec::len);
+    let known = volumes(sandbox, "volume").len() + volumes(sandbox, "trash").len();
     let homes = std::fs::read_dir(sandbox.pool().join("volumes")).expect("the pool").count();
     assert_eq!(homes, known, "every home belongs to a volume");
     let mountpoints = std::fs::read_dir(sandbox.state().join("mnt")).expect("mnt").count();
@@ -45,16 +43,30 @@ type Case = (&'static [&'static str], &'static [&'static str], &'static [Fault],
 
 /// What is done before, the verb, its fault points, and whether the volume `data` is there to be checked afterwards.
 const CASES: [Case; 9] = [
-    (&[], &["volume", "create", "new", "-o", "size=32MiB"],
-     &[Fault::CreateRecorded, Fault::CreateHome, Fault::CreateMade, Fault::CreateDescribed], true),
+    (
+        &[],
+        &["volume", "create", "new", "-o", "size=32MiB"],
+        &[Fault::CreateRecorded, Fault::CreateHome, Fault::CreateMade, Fault::CreateDescribed],
+        true,
+    ),
     (&[], &["volume", "mount", "data", "--id", "h"], &[Fault::AttachRecorded, Fault::AttachMounted], true),
-    (&["volume mount data --id h"], &["volume", "unmount", "data", "--id", "h"], &[Fault::DetachUnmounted], true),
+    (
+        &["volume mount data --id h"],
+        &["volume", "unmount", "data", "--id", "h"],
+        &[Fault::DetachUnmounted],
+        true,
+    ),
     (&[], &["volume", "grow", "data", "48MiB"], &[Fault::GrowRecorded, Fault::GrowDone], true),
     (&[], &["volume", "label", "data", "env=prod"], &[Fault::LabelDescribed], true),
     (&[], &["volume", "rename", "data", "other"], &[Fault::RenameDescribed], false),
     (&[], &["volume", "rm", "data"], &[Fault::RemoveDescribed], false),
     (&["volume rm data"], &["trash", "restore", "data"], &[Fault::RestoreDescribed], false),
-    (&["volume rm data"], &["trash", "empty", "--yes"], &[Fault::DestroyRecorded, Fault::DestroyData, Fault::DestroyHome], false),
+    (
+        &["volume rm data"],
+        &["trash", "empty", "--yes"],
+        &[Fault::DestroyRecorded, Fault::DestroyData, Fault::DestroyHome],
+        false,
+    ),
 ];
 
 #[test]
@@ -75,20 +87,29 @@ fn every_verb_interrupted_at_every_step() {
             reached += 1;
 
             let after_crash = picture(&sandbox);
-            let holders: usize = sandbox.json(&["volume", "ls"]).as_array().expect("a list").iter()
-                .filter(|v| v["attachments"].as_array().is_some_and(|list| !list.is_empty())).count();
+            let holders = volumes(&sandbox, "volume")
+                .iter()
+                .filter(|v| v["attachments"].as_array().is_some_and(|list| !list.is_empty()))
+                .count();
             assert_no_leak(&sandbox, holders);
             // Asking again ends where it would have ended, and the one crash left either that or the old state.
-            if !(verb[0] == "trash" && after_crash.is_empty()) && !(verb[1] == "restore" && after_crash != old)
-                && !(verb[1] == "rename" && after_crash != old) {
+            if !(verb[0] == "trash" && after_crash.is_empty())
+                && !(verb[1] == "restore" && after_crash != old)
+                && !(verb[1] == "rename" && after_crash != old)
+            {
                 sandbox.ok(verb);
             }
             let asked = picture(&sandbox);
-            assert!(after_crash == old || after_crash == asked, "{fault:?}: {after_crash:?} is neither {old:?} nor {asked:?}");
+            assert!(
+                after_crash == old || after_crash == asked,
+                "{fault:?}: {after_crash:?} is neither {old:?} nor {asked:?}"
+            );
             sandbox.run(&["volume", "unmount", "data", "--id", "h"]);
             if data_stays {
                 assert_data(&sandbox, "data");
-            } else if let Some(name) = ["data", "other"].into_iter().find(|name| asked.iter().any(|row| row.contains(name))) {
+            } else if let Some(name) =
+                ["data", "other"].into_iter().find(|name| asked.iter().any(|row| row.contains(name)))
+            {
                 if asked.iter().any(|row| row.starts_with("trash")) {
                     sandbox.ok(&["trash", "restore", name]);
                 }
@@ -166,6 +187,10 @@ fn a_lost_catalog_is_rebuilt_from_the_descriptions() {
     assert_eq!(picture(&sandbox), before);
     assert_data(&sandbox, "data");
     let mounted = sandbox.json(&["volume", "inspect", "mounted"]);
-    assert_eq!(mounted["attachments"].as_array().map(Vec::len), Some(1), "a mounted volume has a holder: {mounted}");
+    assert_eq!(
+        mounted["attachments"].as_array().map(Vec::len),
+        Some(1),
+        "a mounted volume has a holder: {mounted}"
+    );
     sandbox.fails(&["recover", "--scan", "--config", config]);
 }

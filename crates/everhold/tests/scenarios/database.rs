@@ -52,7 +52,9 @@ fn the_engine_is_killed_and_restarted() {
     // Whatever the killed engine did not say: the volume can be used again, although it is exclusive.
     until("the volume is free", Duration::from_secs(60), || {
         sandbox.try_docker(&["volume", "inspect", "pgdata"]).status.success()
-            && sandbox.json(&["volume", "inspect", "pgdata"])["attachments"].as_array().is_some_and(Vec::is_empty)
+            && sandbox.json(&["volume", "inspect", "pgdata"])["attachments"]
+                .as_array()
+                .is_some_and(Vec::is_empty)
     });
     start(&sandbox, "pg", "pgdata");
     assert_all_there(&sandbox, "pg", &acknowledged);
@@ -76,7 +78,11 @@ fn the_volume_grows_while_the_database_writes() {
     assert!(before > 400 << 20, "{before}");
 
     // And by its rule, when the database fills it.
-    sql(&sandbox, "pg", "create table big as select repeat(md5(i::text), 30) t from generate_series(1, 350000) i");
+    sql(
+        &sandbox,
+        "pg",
+        "create table big as select repeat(md5(i::text), 30) t from generate_series(1, 350000) i",
+    );
     until("it has grown by its rule", Duration::from_secs(20), || size() > before);
     let acknowledged = writer.stop();
     assert_no_errors(&sandbox, "pg");

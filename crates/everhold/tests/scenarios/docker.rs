@@ -9,7 +9,8 @@ use testkit::BUSYBOX;
 fn data_outlives_its_container() {
     let sandbox = with_docker(&["busybox"]);
     sandbox.volume("pgdata", &["size=64MiB"]);
-    let run = ["run", "-d", "--name", "first", "--network", "none", "-v", "pgdata:/data", BUSYBOX, "sh", "-c"];
+    let run =
+        ["run", "-d", "--name", "first", "--network", "none", "-v", "pgdata:/data", BUSYBOX, "sh", "-c"];
     sandbox.docker(&[&run[..], &["echo kept > /data/file; sync; sleep 1000"]].concat());
     testkit::until("the file is written", std::time::Duration::from_secs(10), || {
         sandbox.try_docker(&["exec", "first", "cat", "/data/file"]).stdout == b"kept\n"
@@ -22,7 +23,10 @@ fn data_outlives_its_container() {
     let driver = sandbox.driver();
     assert_eq!(sandbox.shell(&["-v", "fresh:/data", "--volume-driver", driver], "ls -A /data"), "");
     let listed = sandbox.docker(&["volume", "ls", "--format", "{{.Driver}} {{.Name}}"]);
-    assert!(listed.contains(&format!("{driver} pgdata")) && listed.contains(&format!("{driver} fresh")), "{listed}");
+    assert!(
+        listed.contains(&format!("{driver} pgdata")) && listed.contains(&format!("{driver} fresh")),
+        "{listed}"
+    );
     let inspected = sandbox.docker(&["volume", "inspect", "pgdata"]);
     assert!(inspected.contains("\"local\"") && inspected.contains("image"), "{inspected}");
 }
@@ -31,8 +35,12 @@ fn data_outlives_its_container() {
 fn image_content_is_copied_up_with_its_owner() {
     let sandbox = with_docker(&["busybox"]);
     sandbox.volume("seeded", &["size=64MiB"]);
-    let told = sandbox.shell(&["-v", "seeded:/seed"], "stat -c '%u:%g %a %n' /seed /seed/file /seed/sub; cat /seed/link");
-    assert_eq!(told, "1000:1000 750 /seed\n1000:1000 640 /seed/file\n1000:1000 750 /seed/sub\nfrom the image, deeper");
+    let told = sandbox
+        .shell(&["-v", "seeded:/seed"], "stat -c '%u:%g %a %n' /seed /seed/file /seed/sub; cat /seed/link");
+    assert_eq!(
+        told,
+        "1000:1000 750 /seed\n1000:1000 640 /seed/file\n1000:1000 750 /seed/sub\nfrom the image, deeper"
+    );
     sandbox.shell(&["-v", "seeded:/seed"], "rm /seed/file");
     let again = sandbox.shell(&["-v", "seeded:/seed"], "ls /seed");
     assert_eq!(again, "link\nsub", "a volume that is not empty is left alone");
@@ -57,12 +65,25 @@ fn sharing_and_exclusive_use() {
     for (name, options) in [("shared", &["size=64MiB"][..]), ("own", &["size=64MiB", "exclusive=true"])] {
         sandbox.volume(name, options);
         let volume = format!("{name}:/data");
-        sandbox.docker(&["run", "-d", "--name", name, "--network", "none", "-v", &volume, BUSYBOX, "sleep", "1000"]);
+        sandbox.docker(&[
+            "run",
+            "-d",
+            "--name",
+            name,
+            "--network",
+            "none",
+            "-v",
+            &volume,
+            BUSYBOX,
+            "sleep",
+            "1000",
+        ]);
     }
     sandbox.shell(&["-v", "shared:/data"], "echo from-the-other > /data/file");
     assert_eq!(sandbox.docker(&["exec", "shared", "cat", "/data/file"]), "from-the-other");
 
-    let refused = sandbox.docker_fails(&["run", "--rm", "--network", "none", "-v", "own:/data", BUSYBOX, "true"]);
+    let refused =
+        sandbox.docker_fails(&["run", "--rm", "--network", "none", "-v", "own:/data", BUSYBOX, "true"]);
     assert!(refused.contains("in use by container own") && refused.contains(BUSYBOX), "{refused}");
     let refused = sandbox.docker_fails(&["volume", "rm", "own"]);
     assert!(refused.contains("in use"), "{refused}");
@@ -106,8 +127,23 @@ fn an_existing_directory_is_used_in_place_and_never_deleted() {
     std::os::unix::fs::symlink(&outside, srv.join("link")).unwrap();
     std::fs::write(srv.join("file"), "").unwrap();
     let state = sandbox.state();
-    for bad in [Path::new("/"), &srv.join("file"), &srv.join("link"), &srv.join("absent"), &state, &state.join("pools/default")] {
-        let told = sandbox.docker_fails(&["volume", "create", "-d", sandbox.driver(), "-o", &format!("path={}", bad.display()), "bad"]);
+    for bad in [
+        Path::new("/"),
+        &srv.join("file"),
+        &srv.join("link"),
+        &srv.join("absent"),
+        &state,
+        &state.join("pools/default"),
+    ] {
+        let told = sandbox.docker_fails(&[
+            "volume",
+            "create",
+            "-d",
+            sandbox.driver(),
+            "-o",
+            &format!("path={}", bad.display()),
+            "bad",
+        ]);
         assert!(told.contains("Next:"), "{}: {told}", bad.display());
     }
     sandbox.volume("app", &[&option]);
@@ -125,21 +161,29 @@ fn a_container_without_root_owns_its_volume() {
         }
         sandbox.volume(name, &options);
         let volume = format!("{name}:/data");
-        let told = sandbox.shell(&["--user", "1000:1000", "-v", &volume], "id -u > /data/me && stat -c '%u:%g %a' /data /data/me");
+        let told = sandbox.shell(
+            &["--user", "1000:1000", "-v", &volume],
+            "id -u > /data/me && stat -c '%u:%g %a' /data /data/me",
+        );
         assert_eq!(told, "1000:1000 700\n1000:1000 644", "{name}");
     }
 }
 
 #[test]
-fn prune_and_rm_can_be_taken_back() {
+fn removals_can_be_taken_back() {
     let sandbox = with_docker(&["busybox"]);
     for name in ["one", "two"] {
         sandbox.volume(name, &["size=64MiB"]);
         sandbox.shell(&["-v", &format!("{name}:/data")], &format!("echo {name} > /data/file"));
     }
-    sandbox.docker(&["volume", "rm", "one"]);
-    // Engines from 23 on prune only anonymous volumes unless told so; 20.10 does not know the filter.
+    // Docker prunes volumes of its own driver only. Ours are not even asked about, and if an engine ever does, they go
+    // where the others go.
     sandbox.docker(&["volume", "prune", "-f"]);
+    if sandbox.docker(&["volume", "ls", "-q"]).is_empty() {
+        sandbox.ok(&["trash", "restore", "one"]);
+        sandbox.ok(&["trash", "restore", "two"]);
+    }
+    sandbox.docker(&["volume", "rm", "one", "two"]);
     assert_eq!(sandbox.docker(&["volume", "ls", "-q"]), "");
     let trash = sandbox.ok(&["trash", "ls"]);
     assert!(trash.contains("one") && trash.contains("two"), "{trash}");
@@ -168,8 +212,13 @@ fn compose_down_with_volumes_can_be_taken_back() {
     let compose = |words: &[&str]| {
         let mut command = Command::new("docker-compose");
         command.env("DOCKER_HOST", format!("unix://{}/docker/docker.sock", sandbox.dir().display()));
-        let output = command.args(["-p", "shop", "-f"]).arg(&file).args(words).output().expect("run docker-compose");
-        assert!(output.status.success(), "docker-compose {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let output =
+            command.args(["-p", "shop", "-f"]).arg(&file).args(words).output().expect("run docker-compose");
+        assert!(
+            output.status.success(),
+            "docker-compose {words:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     };
     compose(&["up", "-d"]);
     compose(&["down", "-t", "0"]);

@@ -21,7 +21,8 @@ fn a_driver_that_hangs_holds_up_nobody_else() {
     sandbox.volume("free", &["size=32MiB"]);
     // Everything that writes to this pool now hangs in the kernel, and can't even be killed.
     linux::freeze::freeze(&disk).unwrap();
-    let create = ["volume", "create", "-d", sandbox.driver(), "-o", "size=32MiB", "-o", "pool=stuck", "stuck"];
+    let create =
+        ["volume", "create", "-d", sandbox.driver(), "-o", "size=32MiB", "-o", "pool=stuck", "stuck"];
     let begun = Instant::now();
     let told = sandbox.docker_fails(&create);
     assert!(begun.elapsed() < IN_TIME, "{:?}", begun.elapsed());
@@ -41,7 +42,19 @@ fn a_driver_that_hangs_holds_up_nobody_else() {
 fn a_graceful_stop_leaves_volumes_mounted_for_their_containers() {
     let mut sandbox = with_docker(&["busybox"]);
     sandbox.volume("data", &["size=64MiB"]);
-    sandbox.docker(&["run", "-d", "--name", "app", "--network", "none", "-v", "data:/data", testkit::BUSYBOX, "sleep", "1000"]);
+    sandbox.docker(&[
+        "run",
+        "-d",
+        "--name",
+        "app",
+        "--network",
+        "none",
+        "-v",
+        "data:/data",
+        testkit::BUSYBOX,
+        "sleep",
+        "1000",
+    ]);
     sandbox.stop();
     sandbox.docker(&["exec", "app", "sh", "-c", "echo alive > /data/file && sync"]);
     sandbox.start();

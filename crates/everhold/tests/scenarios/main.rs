@@ -2,6 +2,8 @@
 //!
 //! Each has a sandbox of its own, which is taken down also when the scenario fails.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
+
 mod behind_our_back;
 mod crashes;
 mod database;
@@ -42,4 +44,9 @@ fn in_kernel(sandbox: &Sandbox) -> (usize, usize) {
     let loops = linux::loopdev::list().expect("loop devices");
     let own = loops.iter().filter(|device| device.backing_file.starts_with(sandbox.state())).count();
     (mounts, own)
+}
+
+/// What `everhold volume ls` or `everhold trash ls` lists.
+fn volumes(sandbox: &Sandbox, group: &str) -> Vec<serde_json::Value> {
+    sandbox.json(&[group, "ls"])["volumes"].as_array().expect("a list of volumes").clone()
 }

@@ -18,14 +18,27 @@ pub fn start(sandbox: &Sandbox, name: &str, volume: &str) {
     let mount = format!("{volume}:{DATA}");
     sandbox.docker(&["run", "-d", "--name", name, "--network", "none", "-v", &mount, POSTGRES]);
     until("PostgreSQL answers", READY, || {
-        sandbox.try_docker(&["exec", name, "psql", "-h", "/var/run/postgresql", "-qc", "select 1"]).status.success()
+        sandbox
+            .try_docker(&["exec", name, "psql", "-h", "/var/run/postgresql", "-qc", "select 1"])
+            .status
+            .success()
     });
 }
 
 /// Runs one statement; returns what it printed, without headers.
 #[track_caller]
 pub fn sql(sandbox: &Sandbox, name: &str, statement: &str) -> String {
-    sandbox.docker(&["exec", name, "psql", "-h", "/var/run/postgresql", "-v", "ON_ERROR_STOP=1", "-qAtc", statement])
+    sandbox.docker(&[
+        "exec",
+        name,
+        "psql",
+        "-h",
+        "/var/run/postgresql",
+        "-v",
+        "ON_ERROR_STOP=1",
+        "-qAtc",
+        statement,
+    ])
 }
 
 /// Inserts rows one commit at a time until stopped, and remembers which ones were acknowledged.
@@ -117,10 +130,17 @@ impl Writer {
 /// Every acknowledged row is there.
 #[track_caller]
 pub fn assert_all_there(sandbox: &Sandbox, name: &str, acknowledged: &BTreeSet<u64>) {
-    let there: BTreeSet<u64> =
-        sql(sandbox, name, "select n from ledger").lines().map(|line| line.parse().expect("a number")).collect();
+    let there: BTreeSet<u64> = sql(sandbox, name, "select n from ledger")
+        .lines()
+        .map(|line| line.parse().expect("a number"))
+        .collect();
     let missing: Vec<_> = acknowledged.difference(&there).collect();
-    assert!(missing.is_empty(), "{} of {} acknowledged rows are missing: {missing:?}", missing.len(), acknowledged.len());
+    assert!(
+        missing.is_empty(),
+        "{} of {} acknowledged rows are missing: {missing:?}",
+        missing.len(),
+        acknowledged.len()
+    );
 }
 
 /// The database saw nothing go wrong.
@@ -128,9 +148,13 @@ pub fn assert_all_there(sandbox: &Sandbox, name: &str, acknowledged: &BTreeSet<u
 pub fn assert_no_errors(sandbox: &Sandbox, name: &str) {
     let output = sandbox.try_docker(&["logs", name]);
     let log = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    let bad: Vec<_> =
-        log.lines().filter(|line| ["ERROR:", "FATAL:", "PANIC:"].iter().any(|word| line.contains(word))).collect();
+    let bad: Vec<_> = log
+        .lines()
+        .filter(|line| ["ERROR:", "FATAL:", "PANIC:"].iter().any(|word| line.contains(word)))
+        .collect();
     assert!(log.contains("ready to accept connections"), "that is not PostgreSQL's log: {log}");
-    let expected = |line: &&&str| !line.contains("starting up") && !line.contains("terminating connection due to administrator");
+    let expected = |line: &&&str| {
+        !line.contains("starting up") && !line.contains("terminating connection due to administrator")
+    };
     assert_eq!(bad.iter().filter(expected).count(), 0, "{bad:#?}");
 }

@@ -1,13 +1,13 @@
 //! Attaching an image: checked, on one loop device, mounted where the record says.
 
-use super::files::{self, Files, failed};
 use super::ImageDriver;
+use super::files::{self, Files, failed};
 use crate::{Attached, Error, Place, Result};
+use linux::Change;
 use linux::command::{CommandError, Tool};
 use linux::loopdev::{self, LoopHandle, LoopOptions};
 use linux::mounts::{self, MountFlags};
 use linux::superblock::Superblock;
-use linux::Change;
 use model::{FsKind, Image, Provisioning};
 use std::ffi::OsStr;
 use std::fs;
@@ -24,8 +24,13 @@ const BLOCK: u32 = 4096;
 impl ImageDriver {
     pub(super) fn attach_image(&self, place: &Place<'_>, image: &Image) -> Result<Attached> {
         let path = files::data(place.mountpoint);
-        if mounts::at(place.mountpoint)?.is_some() {
-            return Ok(Attached { path, change: Change::AlreadyThere });
+        if let Some(mount) = mounts::at(place.mountpoint)? {
+            let files = Files::of(place);
+            return if loopdev::is_backed_by(mount.dev, &files.open()?)? {
+                Ok(Attached { path, change: Change::AlreadyThere })
+            } else {
+                Err(Error::Replaced { path: files.image, found: super::ON_ANOTHER_FILE.into() })
+            };
         }
         let device = self.device(place, image, &Files::of(place))?;
         self.mount(place, image, device.path(), place.spec.readonly)?;
@@ -104,7 +109,9 @@ impl ImageDriver {
             other => other?,
         };
         match fs::remove_dir(mountpoint) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(failed("rmdir", mountpoint, source).into()),
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(failed("rmdir", mountpoint, source).into())
+            }
             _ => Ok(change),
         }
     }
@@ -139,7 +146,9 @@ impl ImageDriver {
             device.refresh_size()?;
             let before = linux::fs::space(mountpoint)?.total;
             match image.fs {
-                FsKind::Ext4 => self.run(RESIZE2FS, &[device.path().as_os_str()]).map_err(explain_permission)?,
+                FsKind::Ext4 => {
+                    self.run(RESIZE2FS, &[device.path().as_os_str()]).map_err(explain_permission)?
+                }
                 FsKind::Xfs => self.run(XFS_GROWFS, &[OsStr::new("-d"), mountpoint.as_os_str()])?,
             };
             Ok(linux::fs::space(mountpoint)?.total > before)
@@ -192,4 +201,3 @@ fn mount_options(image: &Image, read_only: bool) -> (MountFlags, String) {
     }
     (flags, data.join(","))
 }
-

@@ -36,19 +36,20 @@ impl Files {
 
     /// Gives the image its name.
     pub(super) fn finish(&self, as_files: &Self) -> Result<()> {
-        Ok(std::fs::rename(&self.image, &as_files.image).map_err(|source| failed("rename", &self.image, source))?)
+        Ok(std::fs::rename(&self.image, &as_files.image)
+            .map_err(|source| failed("rename", &self.image, source))?)
     }
 
     /// A new, empty image file that only root can read.
     pub(super) fn make(&self) -> Result<File> {
-        let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).to_owned();
+        let options =
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).to_owned();
         Ok(options.open(&self.image).map_err(|source| failed("create", &self.image, source))?)
     }
 
     /// The image file, if it is a file at all. A link is not followed: nobody should be able to point us elsewhere.
     pub(super) fn open(&self) -> Result<File> {
-        let options =
-            OpenOptions::new().read(true).write(true).custom_flags(linux::fs::NOFOLLOW).to_owned();
+        let options = OpenOptions::new().read(true).write(true).custom_flags(linux::fs::NOFOLLOW).to_owned();
         let file = options.open(&self.image).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => Error::Missing { path: self.image.clone() },
             io::ErrorKind::IsADirectory => self.replaced("not a regular file"),
@@ -97,7 +98,8 @@ impl Files {
 
     /// Removes the image and the seed, if they are there.
     pub(super) fn remove(&self) -> Result<Change> {
-        linux::fs::remove_tree(&self.seed).or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })?;
+        linux::fs::remove_tree(&self.seed)
+            .or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })?;
         match std::fs::remove_file(&self.image) {
             Ok(()) => Ok(Change::Done),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Change::AlreadyThere),

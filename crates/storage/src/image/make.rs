@@ -35,6 +35,8 @@ impl ImageDriver {
             return whole.check_identity(&file, place.id, image.fs).map(drop);
         }
         let files = Files::unfinished(place);
+        // An interrupted creation may have left it mounted, for its `data`.
+        self.unmount(place.mountpoint)?;
         files.remove()?;
         let file = files.make()?;
         lengthen(&file, &files.image, image.size, image.provisioning)?;
@@ -56,7 +58,21 @@ impl ImageDriver {
         // The file is new and reads as zeros, so inode tables and journal need not be zeroed now, nor by the kernel
         // after the first mount. e2fsprogs knows how to say so since 1.47; before, "lazy" is the next best.
         let make = |extended: &str| {
-            let arguments = ["-q", "-F", "-m", "0", "-b", block_size, "-U", &id, "-e", "remount-ro", "-E", extended, "-d"];
+            let arguments = [
+                "-q",
+                "-F",
+                "-m",
+                "0",
+                "-b",
+                block_size,
+                "-U",
+                &id,
+                "-e",
+                "remount-ro",
+                "-E",
+                extended,
+                "-d",
+            ];
             let mut all: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
             all.extend([files.seed.as_os_str(), files.image.as_os_str()]);
             self.run(MKFS_EXT4, &all)
@@ -78,6 +94,8 @@ impl ImageDriver {
         all.push(files.image.as_os_str());
         self.run(MKFS_XFS, &all)?;
         // mkfs.xfs can make the directory too, but not with every mode (no sticky bit).
-        self.with_mounted(place, image, files, |_, mountpoint| make_owned(&files::data(mountpoint), place.spec.owner))
+        self.with_mounted(place, image, files, |_, mountpoint| {
+            make_owned(&files::data(mountpoint), place.spec.owner)
+        })
     }
 }

@@ -27,6 +27,8 @@ const SMALL: Size = Size::from_mib(16);
 /// Below this, ext4 makes no journal.
 const JOURNAL_FROM: Size = Size::from_mib(8);
 
+const ON_ANOTHER_FILE: &str = "the running volume is on another file, which this name no longer leads to";
+
 /// Volumes in image files.
 pub struct ImageDriver {
     tool_deadline: Duration,
@@ -88,12 +90,12 @@ impl Driver for ImageDriver {
         let files = Files::of(place);
         let file = files.open()?;
         let is = files.size(&file)?;
-        if is < to {
-            if let Err(error) = lengthen(&file, &files.image, to, image.provisioning) {
-                // The file system inside does not know of the new room yet; give it back to the pool.
-                files.cut_back(&file, is);
-                return Err(error);
-            }
+        if is < to
+            && let Err(error) = lengthen(&file, &files.image, to, image.provisioning)
+        {
+            // The file system inside does not know of the new room yet; give it back to the pool.
+            files.cut_back(&file, is);
+            return Err(error);
         }
         let grown = self.grow_file_system(place, image, &files)?;
         Ok(if is < to || grown { Change::Done } else { Change::AlreadyThere })
@@ -138,7 +140,9 @@ impl ImageDriver {
     fn look(&self, place: &Place<'_>, seen: &mut Observation) -> Result<()> {
         let image = image(place)?;
         if image.fs == FsKind::Ext4 && image.size < JOURNAL_FROM {
-            seen.notes.push(format!("below {JOURNAL_FROM} ext4 has no journal: a crash costs a check at the next attach"));
+            seen.notes.push(format!(
+                "below {JOURNAL_FROM} ext4 has no journal: a crash costs a check at the next attach"
+            ));
         }
         let mounted = mounts::at(place.mountpoint)?;
         if let Some(mount) = &mounted {
@@ -155,10 +159,7 @@ impl ImageDriver {
         let file = files.open()?;
         let found = loopdev::find(&file)?;
         if mounted.is_some() && found.is_none() {
-            return Err(Error::Replaced {
-                path: files.image,
-                found: "the running volume is on another file, which this name no longer leads to".into(),
-            });
+            return Err(Error::Replaced { path: files.image, found: ON_ANOTHER_FILE.into() });
         }
         if let Some(device) = found {
             let direct = device.direct_io()?;
@@ -178,7 +179,9 @@ impl ImageDriver {
 /// Makes the file `to` bytes long.
 fn lengthen(file: &std::fs::File, path: &Path, to: Size, provisioning: Provisioning) -> Result<()> {
     match provisioning {
-        Provisioning::Thin => Ok(file.set_len(to.bytes()).map_err(|source| files::failed("set length of", path, source))?),
+        Provisioning::Thin => {
+            Ok(file.set_len(to.bytes()).map_err(|source| files::failed("set length of", path, source))?)
+        }
         Provisioning::Thick => Ok(linux::fs::allocate(file, to.bytes())?),
     }
 }

@@ -93,7 +93,13 @@ pub fn detail(out: &Output, detail: &v1::VolumeDetail) {
         line("held", &out.tone("its writers wait: the pool is full", Tone::Bad));
     }
     for held in &volume.attachments {
-        let what = format!("{} {} ({}, since {})", held.holder, plain(&held.id), access(held.access), time(held.since));
+        let what = format!(
+            "{} {} ({}, since {})",
+            held.holder,
+            plain(&held.id),
+            access(held.access),
+            time(held.since)
+        );
         line("attachment", &what);
     }
     for note in &detail.notes {
