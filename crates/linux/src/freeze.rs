@@ -1,46 +1,67 @@
-//! Freezing and flushing a file system. (linux/fs.h: FIFREEZE, FITHAW; syncfs(2))
+//! Freezing, thawing and syncing whole file systems. It does not know who will thaw what it froze.
 
-use crate::{Change, KernelError, Result, ioctl};
+use crate::sys;
+use crate::{Change, KernelError, Result};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::path::Path;
 
-const FIFREEZE: libc::c_ulong = 0xC004_5877;
-const FITHAW: libc::c_ulong = 0xC004_5878;
-
+/// Any file or directory of a file system stands for it. Reading needs no permission to write, which a frozen file system
+/// would make wait.
 fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(|source| KernelError::at("open", path, source))
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    rustix::fs::openat(CWD, path, flags, Mode::empty())
+        .map(File::from)
+        .map_err(|errno| KernelError::on("open", path, errno))
 }
 
-fn call(file: &File, path: &Path, request: libc::c_ulong, op: &'static str, there: i32) -> Result<Change> {
-    match ioctl::number(file.as_fd(), request, 0) {
-        Ok(_) => Ok(Change::Done),
-        Err(error) if error.raw_os_error() == Some(there) => Ok(Change::AlreadyThere),
-        Err(source) => Err(KernelError::at(op, path, source)),
-    }
-}
-
-/// Flushes the file system that `path` is on and holds all its writers until it is thawed.
+/// Stops all writing to the file system that `path` is on, with everything written out (`FIFREEZE`, linux/fs.h).
+///
+/// Writers wait until [`thaw`]; the file system stays frozen when this process ends.
+///
+/// # Errors
+/// `EOPNOTSUPP` on a file system that can't freeze (tmpfs), `EPERM` without `CAP_SYS_ADMIN`.
 pub fn freeze(path: &Path) -> Result<Change> {
     freeze_fd(&open(path)?, path)
 }
 
-/// As [`freeze`], on an open file or directory of the file system.
+/// [`freeze`] by an open file; `path` is only for errors.
+///
+/// # Errors
+/// As [`freeze`].
 pub fn freeze_fd(file: &File, path: &Path) -> Result<Change> {
-    call(file, path, FIFREEZE, "freeze", libc::EBUSY)
+    match sys::fifreeze(file) {
+        Ok(()) => Ok(Change::Done),
+        Err(Errno::BUSY) => Ok(Change::AlreadyThere),
+        Err(errno) => Err(KernelError::on("FIFREEZE", path, errno)),
+    }
 }
 
-/// Lets the writers go on.
+/// Lets writers go on (`FITHAW`, linux/fs.h). `AlreadyThere`: it was not frozen.
+///
+/// # Errors
+/// `EOPNOTSUPP`, `EPERM` as [`freeze`].
 pub fn thaw(path: &Path) -> Result<Change> {
     thaw_fd(&open(path)?, path)
 }
 
-/// As [`thaw`], on an open file or directory of the file system.
+/// [`thaw`] by an open file; `path` is only for errors.
+///
+/// # Errors
+/// As [`thaw`].
 pub fn thaw_fd(file: &File, path: &Path) -> Result<Change> {
-    call(file, path, FITHAW, "thaw", libc::EINVAL)
+    match sys::fithaw(file) {
+        Ok(()) => Ok(Change::Done),
+        Err(Errno::INVAL) => Ok(Change::AlreadyThere),
+        Err(errno) => Err(KernelError::on("FITHAW", path, errno)),
+    }
 }
 
-/// Writes everything of the file system that `path` is on.
+/// Writes out everything of the file system that `path` is on (`syncfs(2)`).
+///
+/// # Errors
+/// What the device said, also about an earlier write that failed since `path` was opened.
 pub fn sync(path: &Path) -> Result<()> {
-    rustix::fs::syncfs(open(path)?).map_err(|errno| KernelError::at("syncfs", path, errno))
+    rustix::fs::syncfs(open(path)?).map_err(|errno| KernelError::on("syncfs", path, errno))
 }

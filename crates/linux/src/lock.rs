@@ -1,17 +1,27 @@
-//! A lock that one process has, with its pid for the others to see.
+//! One process at a time. It knows a file and a process ID, and not what the lock protects.
 
 use crate::KernelError;
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Why the lock was not taken.
+/// A lock on a file, with the process ID of its holder in it. The kernel gives it up when this value is dropped or the
+/// process ends, however it ends; the file stays.
+#[derive(Debug)]
+pub struct PidLock {
+    _file: File,
+}
+
+/// Why a lock could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another process has it.
-    #[error("held by process {pid}")]
+    /// Somebody has it.
+    #[error("process {pid} holds the lock")]
     Held {
-        /// Its process ID, as it wrote it; 0 if it has not yet.
+        /// The holder; 0 if it has not written its ID yet.
         pid: u32,
     },
     /// The file can't be used.
@@ -19,29 +29,30 @@ pub enum LockError {
     Io(#[from] KernelError),
 }
 
-/// The lock, until dropped or until the process ends.
-#[derive(Debug)]
-pub struct PidLock {
-    _file: File,
-}
-
 impl PidLock {
-    /// Takes the lock on the file at `path`, making it if absent, and writes our pid into it.
+    /// Takes the lock (`flock(2)`) or says at once who has it. The file is made if need be, readable for root only.
     ///
     /// # Errors
-    /// [`LockError::Held`] with the pid of the process that has it.
+    /// [`LockError::Held`], or a file that can't be opened or written.
     pub fn acquire(path: &Path) -> Result<Self, LockError> {
-        let failed = |op| move |source: io::Error| LockError::Io(KernelError::at(op, path, source));
-        let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).to_owned();
+        let failed = |op| move |source: std::io::Error| KernelError::on(op, path, source);
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(crate::fs::NOFOLLOW);
         let mut file = options.open(path).map_err(failed("open"))?;
-        match file.try_lock() {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                file.read_to_string(&mut text).map_err(failed("read"))?;
-                return Err(LockError::Held { pid: text.trim().parse().unwrap_or(0) });
+            Err(Errno::WOULDBLOCK) => {
+                let mut holder = String::new();
+                file.read_to_string(&mut holder).map_err(failed("read"))?;
+                return Err(LockError::Held { pid: holder.trim().parse().unwrap_or(0) });
             }
-            Err(std::fs::TryLockError::Error(source)) => return Err(failed("lock")(source)),
+            Err(errno) => return Err(KernelError::on("flock", path, errno).into()),
         }
         let write = |file: &mut File| {
             file.set_len(0)?;

@@ -1,111 +1,57 @@
-//! Loop devices: a file as a block device. (linux/loop.h, drivers/block/loop.c)
+//! Loop devices: block devices whose content is a file (linux/loop.h). It knows devices and inodes, and not what is in them.
+//!
+//! Every device is made with `LO_FLAGS_AUTOCLEAR`: the kernel detaches it at its last close or unmount, so that nothing leaks
+//! when this process dies. The other side of that is that a device is sure to stay only while somebody has it open, which
+//! is what a [`LoopHandle`] does.
 
-use crate::{KernelError, Result, ioctl};
+use crate::sys::{self, LoopConfig, LoopInfo64};
+use crate::{KernelError, Result};
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-const LOOP_SET_CAPACITY: libc::c_ulong = 0x4C07;
-const LOOP_GET_STATUS64: libc::c_ulong = 0x4C05;
-const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
-const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
-const LO_FLAGS_READ_ONLY: u32 = 1;
-const LO_FLAGS_AUTOCLEAR: u32 = 4;
-const LO_FLAGS_DIRECT_IO: u32 = 16;
+const READ_ONLY: u32 = 1;
+const AUTOCLEAR: u32 = 4;
+const DIRECT_IO: u32 = 16;
 
 const CONTROL: &str = "/dev/loop-control";
-const SYS_BLOCK: &str = "/sys/block";
-/// How often another process may take the free device before us.
-const RACES: usize = 64;
+const BLOCK_DEVICES: &str = "/sys/block";
 
-/// `struct loop_info64`.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct LoopInfo64 {
-    device: u64,
-    inode: u64,
-    rdevice: u64,
-    offset: u64,
-    sizelimit: u64,
-    number: u32,
-    encrypt_type: u32,
-    encrypt_key_size: u32,
-    flags: u32,
-    file_name: [u8; 64],
-    crypt_name: [u8; 64],
-    encrypt_key: [u8; 32],
-    init: [u64; 2],
-}
+/// How often a free device may be snatched away before [`attach`] gives up. Every loss is somebody else's success.
+const TRIES: u32 = 256;
 
-impl LoopInfo64 {
-    const fn zeroed() -> Self {
-        Self {
-            device: 0,
-            inode: 0,
-            rdevice: 0,
-            offset: 0,
-            sizelimit: 0,
-            number: 0,
-            encrypt_type: 0,
-            encrypt_key_size: 0,
-            flags: 0,
-            file_name: [0; 64],
-            crypt_name: [0; 64],
-            encrypt_key: [0; 32],
-            init: [0; 2],
-        }
-    }
-}
-
-/// `struct loop_config`.
-#[repr(C)]
-struct LoopConfig {
-    fd: u32,
-    block_size: u32,
-    info: LoopInfo64,
-    reserved: [u64; 8],
-}
-
-/// How a file is attached.
+/// How a device is to behave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoopOptions {
     /// The device refuses writes.
     pub read_only: bool,
-    /// Around the page cache of the backing file system, where that can do it.
+    /// The device goes around the page cache of the file's file system, where that can; see [`LoopHandle::direct_io`].
     pub direct_io: bool,
-    /// Logical block size of the device in bytes: 512 to 4096, a power of two.
+    /// The device's sector size in bytes: a power of two from 512 to the page size; 0 for the kernel's default.
     pub block_size: u32,
 }
 
-/// An open loop device. While it is open, the device can't detach by itself.
+/// A loop device that stays attached at least as long as this value.
 #[derive(Debug)]
 pub struct LoopHandle {
-    file: File,
+    device: File,
     path: PathBuf,
     number: u32,
-}
-
-/// A loop device in use, as sysfs tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoopInfo {
-    /// The N of `/dev/loopN`.
-    pub number: u32,
-    /// The backing file's path when it was attached.
-    pub backing_file: PathBuf,
-    /// The backing file has no name any more.
-    pub deleted: bool,
-    /// Whether it goes around the page cache.
-    pub direct_io: bool,
+    dev: u64,
 }
 
 impl LoopHandle {
+    /// Opens `/dev/loopN` for reading: a writer would keep a kernel without `CONFIG_BLK_DEV_WRITE_MOUNTED` from mounting it.
     fn open(number: u32) -> Result<Self> {
-        let path = PathBuf::from(format!("/dev/loop{number}"));
-        let file = OpenOptions::new().read(true).write(true).open(&path);
-        let file = file.map_err(|source| KernelError::at("open", &path, source))?;
-        Ok(Self { file, path, number })
+        let path = device_path(number);
+        let device = File::open(&path).map_err(|source| KernelError::on("open", &path, source))?;
+        let dev = device.metadata().map_err(|source| KernelError::on("stat", &path, source))?.rdev();
+        Ok(Self { device, path, number, dev })
     }
 
     /// `/dev/loopN`.
@@ -118,133 +64,202 @@ impl LoopHandle {
         self.number
     }
 
-    /// The device number, as in `st_rdev`.
-    pub fn dev(&self) -> Result<u64> {
-        Ok(self.file.metadata().map_err(|source| KernelError::at("stat", &self.path, source))?.rdev())
+    /// The device's number, as `st_rdev` has it; files of a file system on it have this in `st_dev`.
+    pub fn dev(&self) -> u64 {
+        self.dev
     }
 
-    /// Whether I/O goes around the page cache of the backing file system. The kernel falls back without a word.
+    /// The open device (for reading).
+    pub fn file(&self) -> &File {
+        &self.device
+    }
+
+    /// Whether the device goes around the page cache. The kernel drops the wish without a word where the file's file
+    /// system can't, or the sector size is too small for it.
+    ///
+    /// # Errors
+    /// `LOOP_GET_STATUS64` that fails.
     pub fn direct_io(&self) -> Result<bool> {
-        Ok(self.status().map_err(|e| KernelError::at("LOOP_GET_STATUS64", &self.path, e))?.flags
-            & LO_FLAGS_DIRECT_IO
-            != 0)
+        Ok(self.status()?.flags & DIRECT_IO != 0)
     }
 
-    /// Takes over the backing file's present size.
+    /// Gives the device the size that its file has now (`LOOP_SET_CAPACITY`).
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_SYS_ADMIN`.
     pub fn refresh_size(&self) -> Result<()> {
-        ioctl::number(self.file.as_fd(), LOOP_SET_CAPACITY, 0)
-            .map(drop)
-            .map_err(|source| KernelError::at("LOOP_SET_CAPACITY", &self.path, source))
+        sys::loop_set_capacity(&self.device)
+            .map_err(|errno| KernelError::on("LOOP_SET_CAPACITY", &self.path, errno))
     }
 
-    fn status(&self) -> io::Result<LoopInfo64> {
-        let mut info = LoopInfo64::zeroed();
-        ioctl::structure(self.file.as_fd(), LOOP_GET_STATUS64, &mut info).map(|_| info)
+    /// The size of the device in bytes (`BLKGETSIZE64`).
+    ///
+    /// # Errors
+    /// A kernel that does not tell.
+    pub fn size_bytes(&self) -> Result<u64> {
+        sys::block_device_size(&self.device)
+            .map_err(|errno| KernelError::on("BLKGETSIZE64", &self.path, errno))
     }
 
-    fn configure(&self, backing: &File, name: &Path, options: &LoopOptions) -> io::Result<()> {
-        let mut config = LoopConfig {
-            fd: backing.as_raw_fd().unsigned_abs(),
-            block_size: options.block_size,
-            info: LoopInfo64::zeroed(),
-            reserved: [0; 8],
-        };
-        // The kernel detaches the device with its last user: nothing leaks when this process dies at any point.
-        config.info.flags = LO_FLAGS_AUTOCLEAR;
-        if options.read_only {
-            config.info.flags |= LO_FLAGS_READ_ONLY;
-        }
-        if options.direct_io {
-            config.info.flags |= LO_FLAGS_DIRECT_IO;
-        }
-        let bytes = name.as_os_str().as_encoded_bytes();
-        let length = bytes.len().min(63);
-        config.info.file_name[..length].copy_from_slice(&bytes[..length]);
-        ioctl::structure(self.file.as_fd(), LOOP_CONFIGURE, &mut config).map(drop)
+    fn status(&self) -> Result<LoopInfo64> {
+        sys::loop_status(&self.device)
+            .map_err(|errno| KernelError::on("LOOP_GET_STATUS64", &self.path, errno))
     }
 }
 
-/// Attaches `backing` to a free loop device. `name` is shown by `losetup`.
+fn device_path(number: u32) -> PathBuf {
+    PathBuf::from(format!("/dev/loop{number}"))
+}
+
+/// Attaches a file to a free loop device (`LOOP_CTL_GET_FREE`, `LOOP_CONFIGURE`; Linux 5.8).
+///
+/// This makes a new device even where the file has one: see [`find_or_attach`]. `path_for_errors` is also the name that
+/// `losetup` shows. Where direct I/O is refused, the device is made without it.
 ///
 /// # Errors
-/// No loop devices on this host, or a backing file that can't be one.
-pub fn attach(backing: &File, name: &Path, options: &LoopOptions) -> Result<LoopHandle> {
-    let control = OpenOptions::new().read(true).write(true).open(CONTROL);
-    let control = control.map_err(|source| KernelError::at("open", Path::new(CONTROL), source))?;
-    let mut options = *options;
-    let mut last = io::Error::from(io::ErrorKind::ResourceBusy);
-    for _ in 0..RACES {
-        let number = ioctl::number(control.as_fd(), LOOP_CTL_GET_FREE, 0)
-            .map_err(|source| KernelError::at("LOOP_CTL_GET_FREE", Path::new(CONTROL), source))?;
-        let handle = LoopHandle::open(number.unsigned_abs())?;
-        match handle.configure(backing, name, &options) {
-            Ok(()) => return Ok(handle),
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => last = error,
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput && options.direct_io => {
-                options.direct_io = false;
-                last = error;
+/// `EPERM` without `CAP_SYS_ADMIN`, `ENOENT` without the loop driver, `EINVAL` for a file or sector size that can't be used.
+pub fn attach(backing: &File, path_for_errors: &Path, options: &LoopOptions) -> Result<LoopHandle> {
+    attach_with(&control()?, backing, path_for_errors, options)
+}
+
+/// The device of this file: the one there is, or a new one. Calls of this function exclude each other on the whole host
+/// (by `flock(2)` of `/dev/loop-control`), so that no two of them make two devices for one file. The options matter only for a
+/// new device. The second value is `Done` for a new device.
+///
+/// # Errors
+/// As [`find`] and [`attach`].
+pub fn find_or_attach(
+    backing: &File,
+    path_for_errors: &Path,
+    options: &LoopOptions,
+) -> Result<(LoopHandle, crate::Change)> {
+    // Closing this description gives the lock up.
+    let control = control()?;
+    rustix::fs::flock(&control, FlockOperation::LockExclusive)
+        .map_err(|errno| KernelError::on("flock", Path::new(CONTROL), errno))?;
+    match find(backing)? {
+        Some(device) => Ok((device, crate::Change::AlreadyThere)),
+        None => Ok((attach_with(&control, backing, path_for_errors, options)?, crate::Change::Done)),
+    }
+}
+
+fn control() -> Result<File> {
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .write(true)
+        .open(CONTROL)
+        .map_err(|source| KernelError::on("open", Path::new(CONTROL), source))
+}
+
+fn attach_with(control: &File, backing: &File, path: &Path, options: &LoopOptions) -> Result<LoopHandle> {
+    let mut flags = AUTOCLEAR;
+    if options.read_only {
+        flags |= READ_ONLY;
+    }
+    if options.direct_io {
+        flags |= DIRECT_IO;
+    }
+    let mut busy = None;
+    for _ in 0..TRIES {
+        let number = sys::loop_get_free(control)
+            .map_err(|errno| KernelError::on("LOOP_CTL_GET_FREE", Path::new(CONTROL), errno))?;
+        match configure(number.unsigned_abs(), backing, path, options, flags) {
+            // Somebody else was faster, or is taking that device away.
+            Err(error) if matches!(error.errno(), Some(libc::EBUSY | libc::ENXIO)) => busy = Some(error),
+            Err(error) if error.errno() == Some(libc::EINVAL) && flags & DIRECT_IO != 0 => {
+                flags &= !DIRECT_IO
             }
-            Err(source) => return Err(KernelError::at("LOOP_CONFIGURE", name, source)),
+            other => return other,
         }
     }
-    Err(KernelError::at("LOOP_CONFIGURE", name, last))
+    Err(busy.unwrap_or_else(|| KernelError::on("attach", path, Errno::BUSY)))
 }
 
-/// Whether the block device with this number (`st_dev` of what is mounted from it) is a loop device on `backing`.
-pub fn is_backed_by(dev: u64, backing: &File) -> Result<bool> {
-    let link = PathBuf::from(format!("/sys/dev/block/{}:{}", libc::major(dev), libc::minor(dev)));
-    let node = fs::read_link(&link).map_err(|source| KernelError::at("read link", &link, source))?;
-    let name = node.file_name().and_then(|name| name.to_str());
-    let Some(number) = name.and_then(|name| name.strip_prefix("loop")?.parse().ok()) else {
-        return Ok(false);
-    };
-    let here = backing.metadata().map_err(|source| KernelError { op: "stat", path: None, source })?;
-    let handle = LoopHandle::open(number)?;
-    let info =
-        handle.status().map_err(|source| KernelError::at("LOOP_GET_STATUS64", handle.path(), source))?;
-    Ok(info.inode == here.ino() && same_device(info.device, here.dev()))
+fn configure(
+    number: u32,
+    backing: &File,
+    path: &Path,
+    options: &LoopOptions,
+    flags: u32,
+) -> Result<LoopHandle> {
+    let device_path = device_path(number);
+    // A device that is opened read-only can only become a read-only one.
+    let device = OpenOptions::new()
+        .read(true)
+        .write(!options.read_only)
+        .open(&device_path)
+        .map_err(|source| KernelError::on("open", &device_path, source))?;
+    let mut info = LoopInfo64 { flags, ..LoopInfo64::ZERO };
+    // The last byte stays a zero: the kernel's name ends there.
+    let room = info.file_name.len() - 1;
+    for (to, from) in info.file_name.iter_mut().take(room).zip(path.as_os_str().as_bytes()) {
+        *to = *from;
+    }
+    let fd = backing.as_raw_fd().unsigned_abs();
+    let config = LoopConfig { fd, block_size: options.block_size, info, reserved: [0; 8] };
+    sys::loop_configure(&device, config).map_err(|errno| match errno {
+        // These are about the device that was tried.
+        Errno::BUSY | Errno::NXIO => KernelError::on("LOOP_CONFIGURE", &device_path, errno),
+        _ => KernelError::on("LOOP_CONFIGURE", path, errno),
+    })?;
+    // Opened again before the writable one is closed, so that it can't be detached in between.
+    LoopHandle::open(number)
 }
 
-/// The loop device on the same inode as `backing`, if there is one, whatever path it was attached by.
+/// The loop device that is attached to this very file, whatever the file is called by now, whoever mounted it in whichever
+/// namespace, and also when the file is deleted.
+///
+/// Mounting one file system through two devices destroys it, so this looks at every attached device instead of comparing
+/// names: device and inode of `LOOP_GET_STATUS64` are those of `stat(2)`.
+///
+/// # Errors
+/// `/sys` or a device that can't be read: then the answer is not known.
 pub fn find(backing: &File) -> Result<Option<LoopHandle>> {
-    let here = backing.metadata().map_err(|source| KernelError { op: "stat", path: None, source })?;
-    for number in numbers()? {
-        let handle = match LoopHandle::open(number) {
-            Ok(handle) => handle,
+    let wanted = backing.metadata().map_err(|source| KernelError::on_fd("stat", backing, source))?;
+    for number in attached()? {
+        let device = match LoopHandle::open(number) {
+            // Removed or detached since the directory was read.
             Err(error) if error.is_not_found() || error.errno() == Some(libc::ENXIO) => continue,
-            Err(error) => return Err(error),
+            other => other?,
         };
-        match handle.status() {
-            Ok(info) if info.inode == here.ino() && same_device(info.device, here.dev()) => {
-                return Ok(Some(handle));
-            }
+        match device.status() {
+            // `lo_device` is `huge_encode_dev` of the kernel's, the encoding of `st_dev`: 12 bits of major, 20 of minor.
+            Ok(info) if info.device == wanted.dev() && info.inode == wanted.ino() => return Ok(Some(device)),
             Ok(_) => {}
-            // Detached since it was listed.
-            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {}
-            Err(source) => return Err(KernelError::at("LOOP_GET_STATUS64", handle.path(), source)),
+            Err(error) if error.errno() == Some(libc::ENXIO) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(None)
 }
 
-/// `lo_device` has the kernel's "huge" encoding, which is what `st_dev` has as long as the numbers are small.
-fn same_device(lo_device: u64, st_dev: u64) -> bool {
-    lo_device == st_dev || {
-        let (major, minor) = (u64::from(libc::major(st_dev)), u64::from(libc::minor(st_dev)));
-        lo_device == (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
-    }
+/// Whether the block device of this number (`st_dev` of what is mounted from it) is a loop device on this very file.
+///
+/// # Errors
+/// `/sys` or the device that can't be read.
+pub fn is_backed_by(dev: u64, backing: &File) -> Result<bool> {
+    let link = PathBuf::from(format!("/sys/dev/block/{}:{}", rustix::fs::major(dev), rustix::fs::minor(dev)));
+    let node = fs::read_link(&link).map_err(|source| KernelError::on("read link", &link, source))?;
+    let Some(number) = node.file_name().and_then(loop_number) else { return Ok(false) };
+    let wanted = backing.metadata().map_err(|source| KernelError::on_fd("stat", backing, source))?;
+    let info = LoopHandle::open(number)?.status()?;
+    Ok(info.device == wanted.dev() && info.inode == wanted.ino())
 }
 
-/// The devices that have a backing file. sysfs shows that without opening any.
-fn numbers() -> Result<Vec<u32>> {
-    let failed = |source| KernelError::at("read directory", Path::new(SYS_BLOCK), source);
+fn loop_number(name: &OsStr) -> Option<u32> {
+    name.to_str()?.strip_prefix("loop")?.parse().ok()
+}
+
+/// The numbers of the loop devices that have a file. A device has the directory `loop` in sysfs exactly while it is attached.
+fn attached() -> Result<Vec<u32>> {
+    let failed = |source| KernelError::on("read directory", Path::new(BLOCK_DEVICES), source);
     let mut numbers = Vec::new();
-    for entry in fs::read_dir(SYS_BLOCK).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        let Some(number) = name.to_str().and_then(|name| name.strip_prefix("loop")?.parse().ok()) else {
-            continue;
-        };
-        if Path::new(SYS_BLOCK).join(&name).join("loop").is_dir() {
+    for entry in fs::read_dir(BLOCK_DEVICES).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if let Some(number) = loop_number(&entry.file_name())
+            && entry.path().join("loop").is_dir()
+        {
             numbers.push(number);
         }
     }
@@ -252,30 +267,142 @@ fn numbers() -> Result<Vec<u32>> {
     Ok(numbers)
 }
 
-/// Every loop device in use.
+/// What sysfs tells about an attached loop device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoopInfo {
+    /// The N of `/dev/loopN`.
+    pub number: u32,
+    /// The device's number, as `st_rdev` has it.
+    pub dev: u64,
+    /// Where the file is now, or was when it was deleted.
+    pub backing_file: PathBuf,
+    /// The file has been deleted.
+    pub deleted: bool,
+    /// The device goes around the page cache.
+    pub direct_io: bool,
+    /// The kernel detaches it with its last user.
+    pub autoclear: bool,
+    /// The device refuses writes.
+    pub read_only: bool,
+}
+
+/// All attached loop devices, by number.
+///
+/// # Errors
+/// `/sys/block` that can't be read.
 pub fn list() -> Result<Vec<LoopInfo>> {
-    let read = |number: u32, file: &str| fs::read_to_string(format!("{SYS_BLOCK}/loop{number}/loop/{file}"));
-    let infos = numbers()?.into_iter().filter_map(|number| {
-        let text = read(number, "backing_file").ok()?;
-        let name = text.strip_suffix('\n').unwrap_or(&text);
-        let deleted = name.ends_with(" (deleted)");
-        Some(LoopInfo {
-            number,
-            backing_file: name.strip_suffix(" (deleted)").unwrap_or(name).into(),
-            deleted,
-            direct_io: read(number, "dio").is_ok_and(|dio| dio.trim() == "1"),
-        })
-    });
-    Ok(infos.collect())
+    let mut found = Vec::new();
+    for number in attached()? {
+        let home = Path::new(BLOCK_DEVICES).join(format!("loop{number}"));
+        match describe(number, &home) {
+            Ok(info) => found.push(info),
+            // Detached while it was looked at.
+            Err(error) if error.is_not_found() || error.errno() == Some(libc::ENODEV) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+fn describe(number: u32, home: &Path) -> Result<LoopInfo> {
+    let read = |name: &str| {
+        let path = home.join(name);
+        let mut bytes = fs::read(&path).map_err(|source| KernelError::on("read", &path, source))?;
+        if bytes.last() == Some(&b'\n') {
+            bytes.pop();
+        }
+        Ok(bytes)
+    };
+    let flag = |name: &str| Ok(read(name)? == b"1");
+    let dev = read("dev")?;
+    let dev = crate::mounts::parse_dev(&dev)
+        .ok_or_else(|| KernelError::invalid("read", &home.join("dev"), "not a device number"))?;
+    let (backing_file, deleted) = undeleted(read("loop/backing_file")?);
+    Ok(LoopInfo {
+        number,
+        dev,
+        backing_file,
+        deleted,
+        direct_io: flag("loop/dio")?,
+        autoclear: flag("loop/autoclear")?,
+        read_only: flag("ro")?,
+    })
+}
+
+/// The kernel adds a mark to the name of a deleted file, which may also be the end of a living file's name.
+fn undeleted(name: Vec<u8>) -> (PathBuf, bool) {
+    let marked = name.strip_suffix(b" (deleted)").map(|plain| PathBuf::from(OsStr::from_bytes(plain)));
+    let whole = PathBuf::from(std::ffi::OsString::from_vec(name));
+    match marked {
+        Some(plain) if fs::symlink_metadata(&whole).is_err() => (plain, true),
+        _ => (whole, false),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mounts::{self, MountFlags};
+    use std::time::Duration;
+
+    /// A loop device of a number that nobody else would pick, and a file system on it.
+    struct Far {
+        number: u32,
+        target: PathBuf,
+    }
+
+    impl Drop for Far {
+        fn drop(&mut self) {
+            mounts::unmount_lazy(&self.target).unwrap();
+            // It can be removed once the kernel has let go of it; it says so by no event.
+            let removed = (0..2000).any(|_| {
+                std::thread::sleep(Duration::from_millis(1));
+                sys::loop_add_or_remove(control().unwrap(), false, self.number as usize).is_ok()
+            });
+            assert!(removed, "loop{} stays", self.number);
+        }
+    }
+
+    /// `lo_device` and `st_dev` are encoded alike also where the number does not fit into the 8 bits it once had.
+    #[test]
+    fn a_file_on_a_device_with_a_large_number_is_found() {
+        const NUMBER: u32 = 70_123;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("outer");
+        let outer = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        outer.set_len(16 << 20).unwrap();
+        crate::command::Tool::new("mkfs.ext4")
+            .run(&[OsStr::new("-q"), path.as_os_str()], Duration::from_secs(60))
+            .unwrap();
+        sys::loop_add_or_remove(control().unwrap(), true, NUMBER as usize).unwrap();
+        let far = Far { number: NUMBER, target: dir.path().join("mnt") };
+        fs::create_dir(&far.target).unwrap();
+        let options = LoopOptions { read_only: false, direct_io: false, block_size: 0 };
+        let device = configure(NUMBER, &outer, &path, &options, AUTOCLEAR).unwrap();
+        mounts::mount(device.path(), &far.target, "ext4", MountFlags::empty(), "").unwrap();
+        drop(device);
+
+        let inner = far.target.join("inner");
+        let file = File::options().read(true).write(true).create_new(true).open(&inner).unwrap();
+        file.set_len(1 << 20).unwrap();
+        assert_eq!(rustix::fs::minor(file.metadata().unwrap().dev()), NUMBER);
+        let device = attach(&file, &inner, &options).unwrap();
+        assert_eq!(find(&file).unwrap().unwrap().number(), device.number());
+        assert_eq!(find(&outer).unwrap().unwrap().number(), NUMBER);
+        let info = list().unwrap().into_iter().find(|info| info.number == NUMBER).unwrap();
+        assert_eq!(info.dev, far.target.metadata().unwrap().dev());
+    }
 
     #[test]
-    fn structures_have_the_kernel_s_sizes() {
-        assert_eq!(size_of::<LoopInfo64>(), 232);
-        assert_eq!(size_of::<LoopConfig>(), 304);
+    fn long_names_are_cut_before_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("n".repeat(200));
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        file.set_len(1 << 20).unwrap();
+        let options = LoopOptions { read_only: false, direct_io: true, block_size: 4096 };
+        let device = attach(&file, &path, &options).unwrap();
+        let name = device.status().unwrap().file_name;
+        assert_eq!(name[..63], path.as_os_str().as_bytes()[..63]);
+        assert_eq!(name[63], 0);
     }
 }

@@ -1,220 +1,470 @@
-//! Mounts of this process's mount namespace. (mount(2), proc(5) on mountinfo)
+//! Mounting, unmounting, and the table of mounts. It does not know what is mounted, or why.
 
 use crate::{Change, KernelError, Result};
-use rustix::mount::{self as sys, MountPropagationFlags, UnmountFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{AtFlags, CWD, StatVfsMountFlags, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
 use std::ffi::{CString, OsString};
-use std::io;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::ops::{BitOr, BitOrAssign};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// Flags of a mount.
-pub use rustix::mount::MountFlags as Flags;
-
-/// Flags of a mount, with the words of mount(8).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MountFlags(Flags);
+/// Flags of `mount(2)` (`linux/mount.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MountFlags(u32);
 
 impl MountFlags {
-    /// Refuses writes.
-    pub const RDONLY: Self = Self(Flags::RDONLY);
+    /// `MS_RDONLY`
+    pub const RDONLY: Self = Self(1);
+    /// `MS_NOSUID`: set-ID bits have no effect.
+    pub const NOSUID: Self = Self(2);
+    /// `MS_NODEV`: device nodes can't be opened.
+    pub const NODEV: Self = Self(4);
+    /// `MS_NOEXEC`: nothing can be executed.
+    pub const NOEXEC: Self = Self(8);
+    /// `MS_SYNCHRONOUS`
+    pub const SYNCHRONOUS: Self = Self(16);
+    /// `MS_REMOUNT`: change the flags of what is mounted.
+    pub const REMOUNT: Self = Self(32);
+    /// `MS_DIRSYNC`
+    pub const DIRSYNC: Self = Self(128);
+    /// `MS_NOSYMFOLLOW`
+    pub const NOSYMFOLLOW: Self = Self(256);
+    /// `MS_NOATIME`
+    pub const NOATIME: Self = Self(1024);
+    /// `MS_NODIRATIME`
+    pub const NODIRATIME: Self = Self(2048);
+    /// `MS_BIND`
+    pub const BIND: Self = Self(4096);
+    /// `MS_RELATIME`
+    pub const RELATIME: Self = Self(1 << 21);
+    /// `MS_STRICTATIME`
+    pub const STRICTATIME: Self = Self(1 << 24);
+    /// `MS_LAZYTIME`
+    pub const LAZYTIME: Self = Self(1 << 25);
 
-    /// No flags.
+    /// No flag.
     pub const fn empty() -> Self {
-        Self(Flags::empty())
+        Self(0)
     }
 
-    /// The flag that this mount option stands for; `None` if it is the file system's own.
+    /// Whether all of `other` is set.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The flag for an option of mount(8), such as `noatime`; no flag for an option that is the kernel's default, such as
+    /// `suid`; `None` for what the kernel has no flag for, which is for the file system to understand.
     pub fn from_option(option: &str) -> Option<Self> {
-        let flag = match option {
-            "ro" => Flags::RDONLY,
-            "noatime" => Flags::NOATIME,
-            "relatime" => Flags::RELATIME,
-            "strictatime" => Flags::STRICTATIME,
-            "nodiratime" => Flags::NODIRATIME,
-            "lazytime" => Flags::LAZYTIME,
-            "sync" => Flags::SYNCHRONOUS,
-            "dirsync" => Flags::DIRSYNC,
-            "nosuid" => Flags::NOSUID,
-            "nodev" => Flags::NODEV,
-            "noexec" => Flags::NOEXEC,
+        Some(match option {
+            "ro" => Self::RDONLY,
+            "nosuid" => Self::NOSUID,
+            "nodev" => Self::NODEV,
+            "noexec" => Self::NOEXEC,
+            "sync" => Self::SYNCHRONOUS,
+            "dirsync" => Self::DIRSYNC,
+            "nosymfollow" => Self::NOSYMFOLLOW,
+            "noatime" => Self::NOATIME,
+            "nodiratime" => Self::NODIRATIME,
+            "relatime" => Self::RELATIME,
+            "strictatime" => Self::STRICTATIME,
+            "lazytime" => Self::LAZYTIME,
+            "defaults" | "rw" | "suid" | "dev" | "exec" | "async" | "atime" | "diratime" | "symfollow"
+            | "nolazytime" => Self::empty(),
             _ => return None,
-        };
-        Some(Self(flag))
+        })
     }
 }
 
-impl std::ops::BitOrAssign for MountFlags {
+impl BitOr for MountFlags {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for MountFlags {
     fn bitor_assign(&mut self, other: Self) {
         self.0 |= other.0;
     }
 }
 
-/// One line of mountinfo.
+/// Mounts a file system (`mount(2)`). `data` is the file system's own options, separated by commas.
+///
+/// # Errors
+/// What the kernel says about the source or the target, with the target's path: `EBUSY`, `ENODEV` (no such file system type),
+/// `EINVAL` (no such file system on the source, or an option it does not know; the kernel log says more).
+pub fn mount(source: &Path, target: &Path, fstype: &str, flags: MountFlags, data: &str) -> Result<()> {
+    let data = CString::new(data).map_err(|error| KernelError::on("mount", target, error))?;
+    let flags = rustix::mount::MountFlags::from_bits_retain(flags.0);
+    rustix::mount::mount(source, target, fstype, flags, data.as_c_str())
+        .map_err(|errno| KernelError::on("mount", target, errno))
+}
+
+/// Makes a directory or file visible at another place too. Where read-only is asked for and refused, the bind is undone.
+///
+/// # Errors
+/// What `mount(2)` says, with the target's path.
+pub fn bind(source: &Path, target: &Path, read_only: bool) -> Result<()> {
+    rustix::mount::mount_bind(source, target).map_err(|errno| KernelError::on("bind", target, errno))?;
+    if !read_only {
+        return Ok(());
+    }
+    // MS_BIND alone ignores MS_RDONLY; it takes a remount.
+    let made_read_only = inherited_flags(target)
+        .and_then(|flags| remount(target, flags | MountFlags::BIND | MountFlags::RDONLY, ""));
+    if let Err(error) = made_read_only {
+        if let Err(undo) = unmount(target) {
+            tracing::warn!(%undo, "a writable bind could not be undone");
+        }
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// Changes the flags and options of what is mounted at `target` (`MS_REMOUNT`). All flags are set anew.
+///
+/// # Errors
+/// What `mount(2)` says, with the target's path.
+pub fn remount(target: &Path, flags: MountFlags, data: &str) -> Result<()> {
+    mount(Path::new(""), target, "", flags | MountFlags::REMOUNT, data)
+}
+
+/// Keeps mounts below `target` from spreading to other mount namespaces, and theirs from coming here (`MS_PRIVATE`).
+///
+/// # Errors
+/// `EINVAL` where `target` is not a mount point.
+pub fn make_private(target: &Path) -> Result<()> {
+    rustix::mount::mount_change(target, rustix::mount::MountPropagationFlags::PRIVATE)
+        .map_err(|errno| KernelError::on("make private", target, errno))
+}
+
+/// A remount sets all flags of the mount, so those that came with the source are given again.
+fn inherited_flags(target: &Path) -> Result<MountFlags> {
+    let has = rustix::fs::statvfs(target).map_err(|errno| KernelError::on("statvfs", target, errno))?.f_flag;
+    let pairs = [
+        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+        (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
+        (StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),
+        (StatVfsMountFlags::RELATIME, MountFlags::RELATIME),
+    ];
+    let mut flags = MountFlags::empty();
+    for (theirs, ours) in pairs {
+        if has.contains(theirs) {
+            flags |= ours;
+        }
+    }
+    Ok(flags)
+}
+
+/// Unmounts what is mounted at `target` (`umount2(2)`), which must not be a symbolic link. `AlreadyThere`: nothing is mounted
+/// there, or there is no such path.
+///
+/// # Errors
+/// `EBUSY` while somebody in this mount namespace uses it.
+pub fn unmount(target: &Path) -> Result<Change> {
+    detach(target, UnmountFlags::NOFOLLOW)
+}
+
+/// Takes the mount out of the tree at once; the file system goes when its last user does (`MNT_DETACH`).
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_ADMIN`.
+pub fn unmount_lazy(target: &Path) -> Result<Change> {
+    detach(target, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)
+}
+
+fn detach(target: &Path, flags: UnmountFlags) -> Result<Change> {
+    match rustix::mount::unmount(target, flags) {
+        Ok(()) => Ok(Change::Done),
+        Err(Errno::NOENT) => Ok(Change::AlreadyThere),
+        // Also the answer for a mount that is locked to its parent (user namespaces), which is not "not mounted".
+        Err(Errno::INVAL) if matches!(at(target), Ok(None)) => Ok(Change::AlreadyThere),
+        Err(errno) => Err(KernelError::on("unmount", target, errno)),
+    }
+}
+
+/// One line of `/proc/PID/mountinfo` (proc(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountInfo {
-    /// The mount's ID.
+    /// The mount's ID, unique while it is mounted.
     pub id: u64,
-    /// Device number of the file system, as in `st_dev`.
+    /// The ID of the mount it is on.
+    pub parent: u64,
+    /// The file system's device number. Files on it have it in `st_dev`, except on btrfs.
     pub dev: u64,
-    /// The directory of the file system that is mounted.
+    /// The directory of the file system that is visible here.
     pub root: PathBuf,
-    /// The mount point.
+    /// The mount point, seen from the process's root directory.
     pub target: PathBuf,
-    /// Options of the mount.
+    /// Options of this mount.
     pub options: String,
-    /// The file system's type.
+    /// The type of the file system.
     pub fstype: String,
-    /// What is mounted: a device, or whatever the file system says.
+    /// What was mounted: a device for most file systems.
     pub source: String,
     /// Options of the file system.
     pub super_options: String,
 }
 
 impl MountInfo {
-    /// Whether writes are refused, by the mount or by the file system.
+    /// Nothing can be written through it, because of the mount or of the file system.
     pub fn read_only(&self) -> bool {
-        self.options.split(',').chain(self.super_options.split(',')).any(|option| option == "ro")
+        [&self.options, &self.super_options]
+            .iter()
+            .any(|options| options.split(',').any(|option| option == "ro"))
     }
 }
 
-/// Mounts `source` at `target`.
-pub fn mount(source: &Path, target: &Path, fstype: &str, flags: MountFlags, data: &str) -> Result<()> {
-    let data =
-        CString::new(data).map_err(|_| KernelError::at("mount at", target, io::ErrorKind::InvalidInput))?;
-    sys::mount(source, target, fstype, flags.0, data.as_c_str())
-        .map_err(|errno| KernelError::at("mount at", target, errno))
-}
-
-/// Changes the options of the file system mounted at `target`.
-pub fn remount(target: &Path, flags: MountFlags, data: &str) -> Result<()> {
-    let data =
-        CString::new(data).map_err(|_| KernelError::at("remount", target, io::ErrorKind::InvalidInput))?;
-    sys::mount_remount(target, flags.0, data.as_c_str())
-        .map_err(|errno| KernelError::at("remount", target, errno))
-}
-
-/// Shows the directory `source` at `target` too.
-pub fn bind(source: &Path, target: &Path, read_only: bool) -> Result<()> {
-    sys::mount_bind(source, target).map_err(|errno| KernelError::at("bind mount at", target, errno))?;
-    if read_only {
-        // The kernel ignores "read-only" on the bind itself; it takes a second call.
-        if let Err(errno) = sys::mount_remount(target, Flags::BIND | Flags::RDONLY, c"") {
-            unmount(target)?;
-            return Err(KernelError::at("remount read-only", target, errno));
-        }
-    }
-    Ok(())
-}
-
-/// Keeps what is mounted below `target` from other mount namespaces, and the reverse.
-pub fn make_private(target: &Path) -> Result<()> {
-    sys::mount_change(target, MountPropagationFlags::PRIVATE)
-        .map_err(|errno| KernelError::at("make private", target, errno))
-}
-
-fn unmount_with(target: &Path, flags: UnmountFlags) -> Result<Change> {
-    use rustix::io::Errno;
-    match sys::unmount(target, flags | UnmountFlags::NOFOLLOW) {
-        Ok(()) => Ok(Change::Done),
-        // Not a mount point, or not there at all.
-        Err(Errno::INVAL | Errno::NOENT) => Ok(Change::AlreadyThere),
-        Err(errno) => Err(KernelError::at("unmount", target, errno)),
-    }
-}
-
-/// Unmounts what is mounted at `target`, after everything is written.
+/// The mounts that this process sees, in the kernel's order.
 ///
 /// # Errors
-/// `EBUSY` while a process of this namespace uses it.
-pub fn unmount(target: &Path) -> Result<Change> {
-    unmount_with(target, UnmountFlags::empty())
-}
-
-/// Takes the mount out of sight now; the kernel ends it with its last user.
-pub fn unmount_lazy(target: &Path) -> Result<Change> {
-    unmount_with(target, UnmountFlags::DETACH)
-}
-
-/// Every mount, in the order of mounting.
+/// `/proc/self/mountinfo` that can't be read or understood.
 pub fn table() -> Result<Vec<MountInfo>> {
-    let path = Path::new("/proc/self/mountinfo");
-    let bytes = std::fs::read(path).map_err(|source| KernelError::at("read", path, source))?;
-    Ok(parse(&bytes))
+    const PATH: &str = "/proc/self/mountinfo";
+    /// Reading is in pieces, and a mount that comes or goes in between may hide another. Then it is read again; a host that
+    /// never rests gets the last reading.
+    const READINGS: u32 = 8;
+    let failed = |source| KernelError::on("read", Path::new(PATH), source);
+    let mut file = File::open(PATH).map_err(failed)?;
+    let mut text = Vec::new();
+    for _ in 0..READINGS {
+        text.clear();
+        file.rewind().map_err(failed)?;
+        file.read_to_end(&mut text).map_err(failed)?;
+        if !changed(&file).map_err(|errno| failed(errno.into()))? {
+            break;
+        }
+    }
+    parse(&text)
+        .map_err(|line| KernelError::invalid("read", Path::new(PATH), format!("unexpected line {line:?}")))
 }
 
-/// The mount on top at exactly this path.
+/// Whether the table has changed since it was opened or last asked about: proc(5) promises `POLLPRI` then.
+fn changed(mountinfo: &File) -> rustix::io::Result<bool> {
+    let mut fds = [PollFd::new(mountinfo, PollFlags::PRI)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&now)))?;
+    Ok(fds[0].revents().intersects(PollFlags::PRI | PollFlags::ERR))
+}
+
+/// Parses a whole table; the error is the first line that is not of it.
+pub(crate) fn parse(text: &[u8]) -> std::result::Result<Vec<MountInfo>, String> {
+    text.split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| parse_line(line).ok_or_else(|| String::from_utf8_lossy(line).into_owned()))
+        .collect()
+}
+
+/// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`, with any number of fields before the
+/// hyphen. An empty field is a field: sources can be empty.
+fn parse_line(line: &[u8]) -> Option<MountInfo> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let mut next = || fields.next();
+    let number = |field: &[u8]| std::str::from_utf8(field).ok()?.parse().ok();
+    let text = |field: &[u8]| String::from_utf8_lossy(&unescape(field)).into_owned();
+    let path = |field: &[u8]| PathBuf::from(OsString::from_vec(unescape(field)));
+    let (id, parent, dev) = (number(next()?)?, number(next()?)?, parse_dev(next()?)?);
+    let (root, target, options) = (path(next()?), path(next()?), text(next()?));
+    while next()? != b"-" {}
+    let (fstype, source) = (text(next()?), text(next()?));
+    let super_options = next().map(text).unwrap_or_default();
+    Some(MountInfo { id, parent, dev, root, target, options, fstype, source, super_options })
+}
+
+/// `major:minor` as the number that `stat(2)` has.
+pub(crate) fn parse_dev(field: &[u8]) -> Option<u64> {
+    let (major, minor) = std::str::from_utf8(field).ok()?.split_once(':')?;
+    Some(rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// Space, tab, newline and backslash come as `\` and three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, after)) = rest.split_first() {
+        let code = (byte == b'\\').then(|| octal(after.first_chunk()?)).flatten();
+        match code {
+            Some(code) => {
+                plain.push(code);
+                rest = &after[3..];
+            }
+            None => {
+                plain.push(byte);
+                rest = after;
+            }
+        }
+    }
+    plain
+}
+
+fn octal(digits: &[u8; 3]) -> Option<u8> {
+    let valid = digits.iter().all(|digit| (b'0'..=b'7').contains(digit));
+    valid.then(|| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()).flatten()
+}
+
+/// The mount at exactly this path, the one on top if there are several. `None`: there is no such path, or it is not a mount
+/// point. Symbolic links on the way are followed.
+///
+/// # Errors
+/// `/proc/self/mountinfo` that can't be read.
 pub fn at(target: &Path) -> Result<Option<MountInfo>> {
-    Ok(table()?.into_iter().rfind(|mount| mount.target == target))
+    // Without the table where the kernel can say that it is none (Linux 5.8); DONT_SYNC asks no server.
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    match rustix::fs::statx(CWD, target, flags, StatxFlags::MNT_ID) {
+        Ok(seen) if seen.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) => {
+            if !seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+                return Ok(None);
+            }
+            if seen.stx_mask & StatxFlags::MNT_ID.bits() != 0 {
+                return Ok(table()?.into_iter().find(|mount| mount.id == seen.stx_mnt_id));
+            }
+        }
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        // A file system whose server is gone still is a mount.
+        Ok(_) | Err(_) => {}
+    }
+    let target = resolved(target);
+    let mut mounts = table()?;
+    mounts.retain(|mount| mount.target == target);
+    let top = mounts.iter().rposition(|mount| !mounts.iter().any(|other| other.parent == mount.id));
+    Ok(top.map(|index| mounts.swap_remove(index)))
 }
 
-/// The mounts at `path` or below it.
+/// All mounts at or below a path, in the kernel's order: outer before inner.
+///
+/// # Errors
+/// `/proc/self/mountinfo` that can't be read.
 pub fn below(path: &Path) -> Result<Vec<MountInfo>> {
+    let path = resolved(path);
     let mut mounts = table()?;
-    mounts.retain(|mount| mount.target.starts_with(path));
+    mounts.retain(|mount| mount.target.starts_with(&path));
     Ok(mounts)
 }
 
-fn parse(bytes: &[u8]) -> Vec<MountInfo> {
-    bytes.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
-}
-
-fn parse_line(line: &[u8]) -> Option<MountInfo> {
-    let mut words = line.split(|byte| *byte == b' ');
-    let text =
-        |words: &mut dyn Iterator<Item = &[u8]>| Some(String::from_utf8_lossy(words.next()?).into_owned());
-    let id = text(&mut words)?.parse().ok()?;
-    let _parent = words.next()?;
-    let device = text(&mut words)?;
-    let (major, minor) = device.split_once(':')?;
-    let dev = libc::makedev(major.parse().ok()?, minor.parse().ok()?);
-    let root = unescape(words.next()?);
-    let target = unescape(words.next()?);
-    let options = text(&mut words)?;
-    // Any number of optional fields, then a dash.
-    words.by_ref().find(|word| *word == b"-")?;
-    let fstype = text(&mut words)?;
-    let source = unescape(words.next()?).to_string_lossy().into_owned();
-    let super_options = text(&mut words).unwrap_or_default();
-    Some(MountInfo { id, dev, root, target, options, fstype, source, super_options })
-}
-
-/// The kernel writes space, tab, newline and backslash as three octal digits.
-fn unescape(word: &[u8]) -> PathBuf {
-    let mut out = Vec::with_capacity(word.len());
-    let mut rest = word;
-    while let Some((&first, after)) = rest.split_first() {
-        let digit = |at: usize| {
-            after.get(at).filter(|byte| (b'0'..=b'7').contains(byte)).map(|byte| u32::from(byte - b'0'))
-        };
-        let octal = (first == b'\\').then(|| Some(digit(0)? * 64 + digit(1)? * 8 + digit(2)?)).flatten();
-        if let Some(byte) = octal.and_then(|value| u8::try_from(value).ok()) {
-            out.push(byte);
-            rest = &after[3..];
-        } else {
-            out.push(first);
-            rest = after;
-        }
+/// The path as the table has it: absolute and without symbolic links. What can't be looked at stays as it is.
+fn resolved(path: &Path) -> PathBuf {
+    if let Ok(path) = std::fs::canonicalize(path) {
+        return path;
     }
-    PathBuf::from(OsString::from_vec(out))
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) if !parent.as_os_str().is_empty() => {
+            std::fs::canonicalize(parent).unwrap_or_else(|_| parent.to_owned()).join(name)
+        }
+        _ => std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::os::unix::ffi::OsStrExt;
+
+    const SAMPLE: &str = "\
+22 27 0:20 / /proc rw,nosuid - proc proc rw
+36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 shared:7 - ext3 /dev/root ro,errors=continue
+40 36 7:1000 /a\\040b /mnt/x\\134y\\011\\012z rw - ext4 /dev/loop1000 rw
+41 36 0:99 / /empty rw -  tmp  rw
+";
 
     #[test]
-    fn reads_a_line_with_everything() {
-        let line = br"36 35 98:0 /mnt1 /mnt\0402\134x rw,noatime master:1 shared:2 - ext3 /dev/root rw,errors=continue";
-        let mount = &parse(line)[0];
-        assert_eq!(mount.target, Path::new(r"/mnt 2\x"));
-        assert_eq!((mount.fstype.as_str(), mount.source.as_str()), ("ext3", "/dev/root"));
-        assert_eq!((libc::major(mount.dev), libc::minor(mount.dev)), (98, 0));
-        assert!(!mount.read_only());
+    fn lines_of_all_kinds() {
+        let mounts = parse(&SAMPLE.as_bytes()[..SAMPLE.find("41 36").unwrap()]).unwrap();
+        assert_eq!(mounts.len(), 3);
+        assert_eq!((mounts[1].id, mounts[1].parent), (36, 35));
+        assert_eq!(mounts[1].dev, rustix::fs::makedev(98, 0));
+        assert_eq!(mounts[1].root, Path::new("/mnt1"));
+        assert!(mounts[1].read_only() && !mounts[0].read_only());
+        assert_eq!(mounts[2].root, Path::new("/a b"));
+        assert_eq!(mounts[2].target, Path::new("/mnt/x\\y\t\nz"));
+        assert_eq!(mounts[2].dev, rustix::fs::makedev(7, 1000));
+        assert_eq!(mounts[2].source, "/dev/loop1000");
     }
 
     #[test]
-    fn odd_lines_are_left_out_not_fatal() {
-        assert!(parse(b"\n1 2 3\nx y z - a\n1 2 a:b / / rw - x y z\n").is_empty());
-        assert!(!table().unwrap().is_empty());
+    fn an_empty_source_is_a_source() {
+        let mounts = parse(b"41 36 0:99 / /empty ro - tmpfs  rw,size=4k\n").unwrap();
+        assert_eq!((mounts[0].fstype.as_str(), mounts[0].source.as_str()), ("tmpfs", ""));
+        assert_eq!(mounts[0].super_options, "rw,size=4k");
+    }
+
+    #[test]
+    fn what_is_no_table_is_refused() {
+        for odd in ["x", "1 2 3 / / rw - a b c", "1 2 0:1 / / rw ext4 /dev/x rw", "1 2 0:1 / / rw - ext4"] {
+            assert_eq!(parse(odd.as_bytes()).unwrap_err(), odd);
+        }
+    }
+
+    #[test]
+    fn options_become_flags() {
+        let flags = MountFlags::from_option("noatime").unwrap() | MountFlags::from_option("nosuid").unwrap();
+        assert!(
+            flags.contains(MountFlags::NOATIME | MountFlags::NOSUID) && !flags.contains(MountFlags::RDONLY)
+        );
+        assert_eq!(MountFlags::from_option("rw"), Some(MountFlags::empty()));
+        assert_eq!(MountFlags::from_option("discard"), None);
+    }
+
+    #[test]
+    fn the_root_is_mounted_and_a_file_is_not() {
+        let table = table().unwrap();
+        assert_eq!(at(Path::new("/proc")).unwrap().unwrap().fstype, "proc");
+        assert!(table.iter().any(|mount| mount.target == Path::new("/")));
+        assert_eq!(at(Path::new("/proc/self/status")).unwrap(), None);
+        assert_eq!(at(Path::new("/no/such/path")).unwrap(), None);
+        assert_eq!(below(Path::new("/")).unwrap().len(), table.len());
+    }
+
+    fn escape(bytes: &[u8]) -> Vec<u8> {
+        let escaped = |byte: &u8| match byte {
+            b' ' | b'\t' | b'\n' | b'\\' => format!("\\{byte:03o}").into_bytes(),
+            other => vec![*other],
+        };
+        bytes.iter().flat_map(escaped).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_kernel_writes_is_read_back(
+            id in any::<u32>(), major in 0..4096_u32, minor in 0..1_048_576_u32,
+            root in prop::collection::vec(1..=255_u8, 0..40),
+            target in prop::collection::vec(1..=255_u8, 0..40),
+            source in "[ -~]{0,20}",
+            tags in prop::collection::vec("(shared|master):[0-9]{1,5}", 0..3),
+        ) {
+            let mut line = format!("{id} 1 {major}:{minor} /").into_bytes();
+            line.extend(escape(&root));
+            line.extend(b" /");
+            line.extend(escape(&target));
+            line.extend(b" rw,relatime");
+            for tag in &tags {
+                line.push(b' ');
+                line.extend(tag.bytes());
+            }
+            line.extend(b" - ext4 ");
+            line.extend(escape(source.as_bytes()));
+            line.extend(b" rw,x=y\n");
+            let mounts = parse(&line).unwrap();
+            prop_assert_eq!(mounts.len(), 1);
+            let mount = &mounts[0];
+            prop_assert_eq!(mount.id, u64::from(id));
+            prop_assert_eq!(mount.dev, rustix::fs::makedev(major, minor));
+            prop_assert_eq!(&mount.root.as_os_str().as_bytes()[1..], &root[..]);
+            prop_assert_eq!(&mount.target.as_os_str().as_bytes()[1..], &target[..]);
+            prop_assert_eq!(&mount.source, &source);
+        }
+
+        #[test]
+        fn noise_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(mounts) = parse(&bytes) {
+                prop_assert!(mounts.len() <= bytes.len());
+            }
+        }
     }
 }

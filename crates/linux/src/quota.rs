@@ -1,180 +1,120 @@
-//! Project quotas: a limit on a directory tree. (quotactl_fd(2), linux/quota.h, linux/dqblk_xfs.h)
+//! Project quotas: a limit on all files of a directory tree (`quotactl_fd(2)`, Linux 5.14). It hands out no project numbers.
+//!
+//! The commands are those of XFS (`linux/dqblk_xfs.h`) on every file system: since Linux 4.0 the kernel's quota layer
+//! translates them for ext4 too (`fs/quota/quota.c`), so one path serves both.
 
-use crate::fs::{FsType, fstype, get_xattr, set_xattr};
-use crate::{KernelError, Result, ioctl};
+use crate::sys::{self, FsDiskQuota, FsQuotaStat, Quota};
+use crate::{KernelError, Result};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-const PRJQUOTA: u32 = 2;
-const Q_GETINFO: u32 = 0x80_0005;
-const Q_GETQUOTA: u32 = 0x80_0007;
-const Q_SETQUOTA: u32 = 0x80_0008;
-const Q_XGETQUOTA: u32 = (b'X' as u32) << 8 | 3;
-const Q_XSETQLIM: u32 = (b'X' as u32) << 8 | 4;
-const Q_XGETQSTATV: u32 = (b'X' as u32) << 8 | 8;
-const QIF_BLIMITS: u32 = 1;
-const FS_XFLAG_PROJINHERIT: u32 = 0x200;
-const FS_QUOTA_PDQ_ENFD: u16 = 1 << 5;
+/// `FS_XFLAG_PROJINHERIT` of `linux/fs.h`: what is made in the directory belongs to its project.
+const PROJINHERIT: u32 = 0x200;
+/// `FS_QUOTA_PDQ_ACCT` and `FS_QUOTA_PDQ_ENFD` of `linux/dqblk_xfs.h`.
+const COUNTED_AND_ENFORCED: u16 = 1 << 4 | 1 << 5;
+/// `FS_DQUOT_VERSION` and `FS_PROJ_QUOTA`.
+const VERSION: i8 = 1;
+const PROJECT: i8 = 2;
+/// `FS_DQ_BSOFT` and `FS_DQ_BHARD`.
+const BLOCK_LIMITS: u16 = 1 << 2 | 1 << 3;
+/// The quota interface of XFS counts in "basic blocks".
+const BASIC_BLOCK: u64 = 512;
 
-/// `struct if_dqblk`; limits in KiB, usage in bytes.
-#[repr(C)]
-#[derive(Default)]
-struct Dqblk {
-    bhardlimit: u64,
-    bsoftlimit: u64,
-    curspace: u64,
-    ihardlimit: u64,
-    isoftlimit: u64,
-    curinodes: u64,
-    btime: u64,
-    itime: u64,
-    valid: u32,
-}
-
-/// `struct if_dqinfo`.
-#[repr(C)]
-#[derive(Default)]
-struct Dqinfo {
-    bgrace: u64,
-    igrace: u64,
-    flags: u32,
-    valid: u32,
-}
-
-/// `struct fs_disk_quota`; blocks of 512 bytes.
-#[repr(C)]
-#[derive(Default)]
-struct XfsQuota {
-    version: i8,
-    flags: i8,
-    fieldmask: u16,
-    id: u32,
-    blk_hardlimit: u64,
-    blk_softlimit: u64,
-    ino_hardlimit: u64,
-    ino_softlimit: u64,
-    bcount: u64,
-    icount: u64,
-    itimer: i32,
-    btimer: i32,
-    iwarns: u16,
-    bwarns: u16,
-    timer_hi: [i8; 3],
-    pad2: i8,
-    rtb_hardlimit: u64,
-    rtb_softlimit: u64,
-    rtbcount: u64,
-    rtbtimer: i32,
-    rtbwarns: u16,
-    pad3: i16,
-    pad4: [i8; 8],
-}
-
-/// `struct fs_quota_statv`.
-#[repr(C)]
-#[derive(Default)]
-struct XfsState {
-    version: i8,
-    pad1: u8,
-    flags: u16,
-    incoredqs: u32,
-    quota_files: [[u64; 3]; 3],
-    timelimits: [i32; 3],
-    warnlimits: [u16; 6],
-    pad2: [u64; 7],
-}
-
-/// What a project uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a quota has counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
-    /// Bytes in use.
+    /// Bytes that the project's files take.
     pub used: u64,
-    /// The limit in bytes; 0: none.
+    /// Bytes that they may take; 0: no limit.
     pub limit: u64,
 }
 
-fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(|source| KernelError::at("open", path, source))
+fn open(path: &Path, flags: OFlags) -> Result<File> {
+    let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    rustix::fs::openat(CWD, path, flags, Mode::empty())
+        .map(File::from)
+        .map_err(|errno| KernelError::on("open", path, errno))
 }
 
-fn call<T>(path: &Path, command: u32, project: u32, value: &mut T) -> Result<()> {
-    let whole = command << 8 | PRJQUOTA;
-    ioctl::quotactl(open(path)?.as_fd(), whole, project, value)
-        .map_err(|source| KernelError::at("quotactl", path, source))
+/// Puts a directory, and all that is made in it from now on, into a project (`FS_IOC_FSSETXATTR`). What is in it already
+/// stays where it was.
+///
+/// # Errors
+/// `EOPNOTSUPP` or `ENOTTY` where the file system has no projects; `ENOTDIR`.
+pub fn set_project(dir: &Path, project: u32) -> Result<()> {
+    let file = open(dir, OFlags::DIRECTORY)?;
+    let mut attributes =
+        sys::fs_get_xattr(&file).map_err(|errno| KernelError::on("FS_IOC_FSGETXATTR", dir, errno))?;
+    attributes.projid = project;
+    attributes.xflags |= PROJINHERIT;
+    sys::fs_set_xattr(&file, attributes).map_err(|errno| KernelError::on("FS_IOC_FSSETXATTR", dir, errno))
 }
 
-fn is_xfs(path: &Path) -> Result<bool> {
-    Ok(fstype(path)? == FsType::Xfs)
-}
-
-/// Whether project quotas are kept and enforced on the file system of `path`.
-pub fn supported(path: &Path) -> Result<bool> {
-    Ok(match fstype(path)? {
-        FsType::Xfs => {
-            let mut state = XfsState { version: 1, ..XfsState::default() };
-            call(path, Q_XGETQSTATV, 0, &mut state).is_ok() && state.flags & FS_QUOTA_PDQ_ENFD != 0
-        }
-        // Answered only while quota of this type is switched on.
-        FsType::Ext4 => call(path, Q_GETINFO, 0, &mut Dqinfo::default()).is_ok(),
-        _ => false,
-    })
-}
-
-/// Counts `directory`, and all that is made in it from now on, to `project`.
-pub fn set_project(directory: &Path, project: u32) -> Result<()> {
-    let file = open(directory)?;
-    let mut flags = get_xattr(&file, directory)?;
-    flags.projid = project;
-    flags.xflags |= FS_XFLAG_PROJINHERIT;
-    set_xattr(&file, directory, flags)
-}
-
-/// The project that `path` is counted to; 0: none.
+/// The project of a file or directory; 0: none (`FS_IOC_FSGETXATTR`).
+///
+/// # Errors
+/// `EOPNOTSUPP` or `ENOTTY` where the file system has no projects.
 pub fn project_of(path: &Path) -> Result<u32> {
-    Ok(get_xattr(&open(path)?, path)?.projid)
+    let file = open(path, OFlags::empty())?;
+    sys::fs_get_xattr(&file)
+        .map(|attributes| attributes.projid)
+        .map_err(|errno| KernelError::on("FS_IOC_FSGETXATTR", path, errno))
 }
 
-/// Limits `project` on the file system of `path` to `bytes`; 0 takes the limit away.
+/// Whether the file system counts what projects use, and enforces their limits, now.
+///
+/// # Errors
+/// A path that can't be opened; an answer that is neither yes nor no.
+pub fn supported(path: &Path) -> Result<bool> {
+    let file = open(path, OFlags::empty())?;
+    let mut state = FsQuotaStat { version: VERSION, ..FsQuotaStat::default() };
+    match sys::quotactl_project(file.as_fd(), 0, Quota::State(&mut state)) {
+        Ok(()) => Ok(state.flags & COUNTED_AND_ENFORCED == COUNTED_AND_ENFORCED),
+        // No quotactl_fd, a file system without quotas, without project quotas, with quotas off; a seccomp filter.
+        Err(Errno::NOSYS | Errno::INVAL | Errno::SRCH | Errno::OPNOTSUPP | Errno::NODEV | Errno::PERM) => {
+            Ok(false)
+        }
+        Err(errno) => Err(KernelError::on("Q_XGETQSTATV", path, errno)),
+    }
+}
+
+/// Limits what a project may use on the file system of `path`, in bytes, rounded up to 1 KiB (ext4) or a block (XFS); 0: no
+/// limit.
+///
+/// # Errors
+/// `ESRCH` or `ENOSYS` where quotas are off, `EPERM` without `CAP_SYS_ADMIN`, `ERANGE`.
 pub fn set_limit(path: &Path, project: u32, bytes: u64) -> Result<()> {
-    if is_xfs(path)? {
-        const FS_DQ_BHARD: u16 = 1 << 3;
-        let blocks = bytes.div_ceil(512);
-        let mut quota = XfsQuota {
-            version: 1,
-            flags: 2,
-            fieldmask: FS_DQ_BHARD,
-            id: project,
-            blk_hardlimit: blocks,
-            ..XfsQuota::default()
-        };
-        return call(path, Q_XSETQLIM, project, &mut quota);
-    }
-    let mut quota = Dqblk { bhardlimit: bytes.div_ceil(1024), valid: QIF_BLIMITS, ..Dqblk::default() };
-    call(path, Q_SETQUOTA, project, &mut quota)
+    let file = open(path, OFlags::empty())?;
+    let mut limit = FsDiskQuota {
+        version: VERSION,
+        flags: PROJECT,
+        fieldmask: BLOCK_LIMITS,
+        id: project,
+        blk_hardlimit: bytes.div_ceil(BASIC_BLOCK),
+        // None: a soft limit would begin to refuse after some days.
+        blk_softlimit: 0,
+        ..FsDiskQuota::default()
+    };
+    sys::quotactl_project(file.as_fd(), project, Quota::SetLimit(&mut limit))
+        .map_err(|errno| KernelError::on("Q_XSETQLIM", path, errno))
 }
 
-/// What `project` uses on the file system of `path`.
+/// What a project uses on the file system of `path`, and may use. A project that nobody has heard of uses nothing.
+///
+/// # Errors
+/// `ESRCH` or `ENOSYS` where quotas are off.
 pub fn usage(path: &Path, project: u32) -> Result<Usage> {
-    if is_xfs(path)? {
-        let mut quota = XfsQuota::default();
-        call(path, Q_XGETQUOTA, project, &mut quota)?;
-        return Ok(Usage { used: quota.bcount * 512, limit: quota.blk_hardlimit * 512 });
-    }
-    let mut quota = Dqblk::default();
-    call(path, Q_GETQUOTA, project, &mut quota)?;
-    Ok(Usage { used: quota.curspace, limit: quota.bhardlimit * 1024 })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn structures_have_the_kernel_s_sizes() {
-        assert_eq!(size_of::<Dqblk>(), 72);
-        assert_eq!(size_of::<Dqinfo>(), 24);
-        assert_eq!(size_of::<XfsQuota>(), 112);
-        assert_eq!(size_of::<XfsState>(), 160);
+    let file = open(path, OFlags::empty())?;
+    let mut quota = FsDiskQuota { version: VERSION, ..FsDiskQuota::default() };
+    match sys::quotactl_project(file.as_fd(), project, Quota::Get(&mut quota)) {
+        Ok(()) => Ok(Usage {
+            used: quota.bcount.saturating_mul(BASIC_BLOCK),
+            limit: quota.blk_hardlimit.saturating_mul(BASIC_BLOCK),
+        }),
+        Err(Errno::NOENT) => Ok(Usage::default()),
+        Err(errno) => Err(KernelError::on("Q_XGETQUOTA", path, errno)),
     }
 }
