@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # /init of the virtual machine that scripts/qemu.sh starts: the host's files, the disks, then the command.
 # It runs before anything of the host can be seen, so it has busybox and nothing else.
 export PATH=/bin

@@ -8,8 +8,6 @@ use std::time::Duration;
 
 const OFTEN: Duration = Duration::from_millis(20);
 const SELDOM: Duration = Duration::from_secs(1);
-/// No volume has a rule, or none of them is attached.
-const NOTHING_TO_DO: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// Grows what its rule says, and says when to look again: the fuller, the sooner.
@@ -20,11 +18,11 @@ impl Engine {
                 |v: &&Arc<Volume>| v.is_live() && v.spec.autogrow().is_some() && !v.attachments.is_empty();
             table.all().filter(has_rule).cloned().collect()
         };
-        ruled.iter().map(|volume| self.grow_one_by_rule(volume)).min().unwrap_or(NOTHING_TO_DO)
+        ruled.iter().map(|volume| self.grow_one_by_rule(volume)).min().unwrap_or(SELDOM)
     }
 
     fn grow_one_by_rule(&self, volume: &Volume) -> Duration {
-        let Some((rule, size)) = volume.spec.autogrow().zip(volume.spec.size()) else { return NOTHING_TO_DO };
+        let Some((rule, size)) = volume.spec.autogrow().zip(volume.spec.size()) else { return SELDOM };
         let usage = self.with_driver(volume, "look at", "", |driver, place| driver.usage(place));
         let Ok(storage::Usage { size: Some(usable), used: Some(used), .. }) = usage else { return SELDOM };
         let Some(to) = rule.next(size, used, usable) else {

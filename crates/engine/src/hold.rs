@@ -130,13 +130,13 @@ impl Engine {
                     return Ok(time_to_write(free - line).clamp(LOOK_OFTEN, LOOK_SELDOM));
                 }
                 *lock(&pool.hold) = Hold::Held { since: self.clock.now() };
-                self.hold_writers(pool);
-                lock(&self.holds.foreign).insert(pool.settings.name.clone(), linux::host::dirty_bytes()?);
                 tracing::error!(
                     pool = %pool.settings.name, path = %pool.settings.path.display(), available = space.available, dirty, line,
                     "the pool is full: writers of its thin volumes are held until space returns (or `everhold pool release {}`)",
                     pool.settings.name
                 );
+                self.hold_writers(pool);
+                lock(&self.holds.foreign).insert(pool.settings.name.clone(), linux::host::dirty_bytes()?);
             }
         }
         Ok(LOOK_OFTEN)
@@ -222,10 +222,9 @@ impl Engine {
         held.into_iter().for_each(|id| self.holds.release(id));
     }
 
+    /// Why the writers of this volume wait, or are about to.
     pub(crate) fn held_error(&self, volume: &Volume) -> Option<Error> {
-        self.holds
-            .is_held(volume.id)
-            .then(|| self.pool(&volume.spec.pool).ok()?.refuse_if_held().err())
-            .flatten()
+        let at_risk = volume.spec.is_thin() && !volume.attachments.is_empty();
+        at_risk.then(|| self.pool(&volume.spec.pool).ok()?.refuse_if_held().err()).flatten()
     }
 }

@@ -89,6 +89,12 @@ impl Sandbox {
         self.docker(&words)
     }
 
+    /// The names that `docker volume ls` shows for this daemon. All engines of a host see all plugins.
+    #[track_caller]
+    pub fn docker_volumes(&self) -> String {
+        self.docker(&["volume", "ls", "-q", "-f", &format!("driver={}", self.plugin)])
+    }
+
     /// `docker run --rm --network none … busybox sh -c SCRIPT`.
     #[track_caller]
     pub fn shell(&self, options: &[&str], script: &str) -> String {

@@ -179,12 +179,12 @@ fn removals_can_be_taken_back() {
     // Docker prunes volumes of its own driver only. Ours are not even asked about, and if an engine ever does, they go
     // where the others go.
     sandbox.docker(&["volume", "prune", "-f"]);
-    if sandbox.docker(&["volume", "ls", "-q"]).is_empty() {
+    if sandbox.docker_volumes().is_empty() {
         sandbox.ok(&["trash", "restore", "one"]);
         sandbox.ok(&["trash", "restore", "two"]);
     }
     sandbox.docker(&["volume", "rm", "one", "two"]);
-    assert_eq!(sandbox.docker(&["volume", "ls", "-q"]), "");
+    assert_eq!(sandbox.docker_volumes(), "");
     let trash = sandbox.ok(&["trash", "ls"]);
     assert!(trash.contains("one") && trash.contains("two"), "{trash}");
 
@@ -257,5 +257,5 @@ fn bad_input_through_docker_is_answered_with_what_to_do() {
     let (code, told) = sandbox.fails(&["volume", "create", "data", "-o", "size=65MiB"]);
     assert_eq!(code, 4, "{told}");
     assert!(told.contains("size: asked 65MiB, has 64MiB"), "{told}");
-    assert_eq!(sandbox.docker(&["volume", "ls", "-q"]), "data");
+    assert_eq!(sandbox.docker_volumes(), "data");
 }

@@ -49,7 +49,7 @@ fn writers_are_held_before_the_disk_is_full_and_go_on_when_space_returns() {
     assert!(sandbox.log().contains("the pool is full"), "said loudly");
     let inspected = sandbox.ok(&["volume", "inspect", "pgdata"]);
     assert!(inspected.contains("pool release"), "it says what to do: {inspected}");
-    let pools = sandbox.ok(&["pool", "ls"]);
+    let pools = sandbox.ok(&["pool", "ls"]).to_lowercase();
     assert!(pools.contains("held"), "{pools}");
     let refused =
         sandbox.docker_fails(&["volume", "create", "-d", sandbox.driver(), "-o", "size=64MiB", "more"]);
