@@ -50,7 +50,9 @@ qemu_packages() {
 fetch() {
   local kernel
   mkdir -p debs && cd debs || return
-  kernel=$(kernel_package) && [[ -n $kernel ]] && download "$kernel" || return
+  kernel=$(kernel_package) || return
+  [[ -n $kernel ]] || { echo 'apt knows no package linux-image-amd64' >&2; return 1; }
+  download "$kernel" || return
   command -v qemu-system-x86_64 >/dev/null && return
   qemu_packages >list && mapfile -t list <list && download "${list[@]}"
 }

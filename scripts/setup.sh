@@ -11,6 +11,7 @@ build=(gcc libc6-dev make pkg-config)
 # e2fsprogs, xfsprogs: make, check and grow volumes. debootstrap, busybox-static: images for Docker without a registry.
 demo=(e2fsprogs xfsprogs util-linux mount debootstrap busybox-static ca-certificates)
 # lsof: the tests compare `volume holders` with it. btrfs-progs: pools on another file system.
+# kmod: modules for the virtual machine of scripts/qemu.sh, which fetches its kernel and QEMU without installing them.
 test=(btrfs-progs lsof kmod procps)
 
 case $goal in

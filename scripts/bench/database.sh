@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # dir and its like are of lib.sh
 # Part of bench.sh: PostgreSQL and fio on volumes, against a directory of the same host file system.
 
 # What is compared, and the options of its volume; "host" is the plain directory.

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # dir and its like are of lib.sh
 # Part of bench.sh: what a volume costs Docker, by Docker's own client and by calling the plugin's socket.
 
 declare -A volume_options=(

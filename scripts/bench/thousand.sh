@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # dir and its like are of lib.sh
 # Part of bench.sh: 1,000 volumes on one daemon.
 
 # ticks PID: processor time of all its threads so far, in ms.
@@ -13,6 +13,7 @@ bench_thousand() {
     ((i % 2)) || options='\"driver\":\"image\",\"size\":\"16MiB\"'
     ((i == 0)) || echo next
     cat <<REQUEST
+unix-socket = "$dir/run/everhold.sock"
 url = "http://everhold/v1/volumes"
 output = "/dev/null"
 header = "Content-Type: application/json"
@@ -20,7 +21,7 @@ data = "{\"name\":\"many$i\",\"options\":{$options}}"
 REQUEST
   done >"$dir/requests"
   from=$(us)
-  curl --silent --show-error --fail-early --parallel --parallel-max 8 --unix-socket "$dir/run/everhold.sock" --config "$dir/requests" ||
+  curl --no-progress-meter --fail-early --parallel --parallel-max 8 --config "$dir/requests" ||
     die 'volumes could not be created'
   result many-create "creating them, 8 at once, each" "$(awk -v f="$from" -v t="$(us)" -v n=$count 'BEGIN { print (t - f) / 1000 / n }')" ms
   [[ $(everhold volume ls --json | grep -o '"name": *"many[0-9]*"' | wc -l) == "$count" ]] || die 'not all of them are there'

@@ -109,6 +109,10 @@ impl Engine {
         let space = pool.space()?;
         let Some(line) = pool.hold_line(&space) else { return Ok(LOOK_SELDOM) };
         let state = lock(&pool.hold).clone();
+        if !matches!(state, Hold::Held { .. }) {
+            // The operator may have released them while the last one was being frozen.
+            self.release_frozen(pool);
+        }
         // Some way above the line, so that a pool at the line does not flutter.
         let clear = space.available > line.saturating_add(line / 4);
         match state {
@@ -197,6 +201,13 @@ impl Engine {
 
     fn release_held(&self, pool: &Pool, then: Hold) {
         *lock(&pool.hold) = then;
+        self.release_frozen(pool);
+    }
+
+    fn release_frozen(&self, pool: &Pool) {
+        if lock(&self.holds.frozen).is_empty() {
+            return;
+        }
         for volume in self.thin_and_attached(pool) {
             self.holds.release(volume.id);
         }

@@ -9,9 +9,9 @@ mod ground;
 
 use everhold_storage::conformance::{Abilities, Fixture, Interruption, run};
 use everhold_storage::{Attached, DirDriver, Driver, ImageDriver, Place, Usage};
-use ground::{new_id, spec};
+use ground::{FileSystem, new_id, spec};
 use linux::Change;
-use model::{Dir, DriverSpec, FsKind, Image, MountOptions, Provisioning, Size, Spec, VolumeId};
+use model::{Dir, DriverSpec, ErrorKind as Kind, FsKind, Image, MountOptions, Provisioning, Size, Spec, VolumeId};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How many tests of this file are for the virtual machine.
-const INSIDE: usize = 8;
+const INSIDE: usize = 9;
 /// File systems with project quotas, which scripts/qemu.sh makes.
 const EXT4: &str = "/mnt/quota-ext4";
 const XFS: &str = "/mnt/quota-xfs";
@@ -316,6 +316,18 @@ fn a_quota_on_ext4_is_the_volume_s_own_limit() {
 fn a_quota_on_xfs_is_the_volume_s_own_limit() {
     // XFS says of a project what it would say of a file system.
     a_quota_is_the_volume_s_own_limit(XFS, "No space left on device");
+}
+
+#[test]
+#[ignore = "inside_a_debian_kernel runs it"]
+fn a_size_that_is_counted_and_not_enforced_is_refused() {
+    let ext4 = ["mkfs.ext4", "-q", "-O", "quota,project", "-E", "quotatype=prjquota"];
+    for (mkfs, options) in [(&ext4[..], "defaults"), (&["mkfs.xfs", "-q"], "pqnoenforce")] {
+        let pool = FileSystem::try_new(mkfs, 400, options).expect("mounted");
+        let sized = spec(DriverSpec::Dir(Dir { size: Some(Size::from_mib(8)), path: None }));
+        let error = DirDriver::new(vec![], vec![]).admit(sized, pool.root()).expect_err("nobody keeps it");
+        assert_eq!(error.kind(), Kind::Unsupported, "{mkfs:?}: {error}");
+    }
 }
 
 /// Writes numbered blocks to `file` until `blocks` are written, waiting whenever there is no room.
