@@ -119,7 +119,7 @@ volume() {
 
 drop_volume() {
   umount "$dir/at/$1"
-  everhold volume unmount "$1" bench >/dev/null
+  everhold volume unmount --id bench "$1" >/dev/null
   everhold volume rm "$1" >/dev/null
 }
 

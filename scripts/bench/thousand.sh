@@ -64,6 +64,6 @@ attach_and_detach() {
   local i
   for ((i = 0; i < $1; i++)); do
     sample "attach-$2" "$(timed everhold volume mount --id bench probe)"
-    everhold volume unmount probe bench >/dev/null
+    everhold volume unmount --id bench probe >/dev/null
   done
 }

@@ -98,10 +98,11 @@ fn start(config: &Config, runtime: &Runtime) -> Result<Running, Problem> {
         Watch::start(&engine).map_err(|error| failed("threads", &error, "raise the limit of tasks"))?;
     let (stop, _) = watch::channel(false);
     let mut tasks = Vec::new();
+    let metrics = Arc::new(Metrics::new());
     if let Some(docker) = docker {
-        tasks.extend(serve_docker(config, runtime, docker, &engine, &stop)?);
+        tasks.extend(serve_docker(config, runtime, docker, &engine, &metrics, &stop)?);
     }
-    tasks.push(serve_api(config, runtime, &engine, &stop)?);
+    tasks.push(serve_api(config, runtime, &engine, metrics, &stop)?);
     Ok(Running { engine, watch, tasks, stop, signals })
 }
 
@@ -194,6 +195,7 @@ fn serve_docker(
     runtime: &Runtime,
     docker: DockerEngine,
     engine: &Arc<Engine>,
+    metrics: &Arc<Metrics>,
     stop: &watch::Sender<bool>,
 ) -> Result<[JoinHandle<()>; 2], Problem> {
     let socket = runtime.block_on(plugin::bind(&config.plugin_socket)).map_err(|error| {
@@ -205,7 +207,9 @@ fn serve_docker(
     })?;
     let newly = Arc::new(NewVolumes::default());
     let settings = plugin::Settings { call_deadline: config.call_deadline, ..plugin::Settings::default() };
-    let plugin = plugin::Plugin::new(Arc::clone(engine), Arc::clone(&newly), settings);
+    let metrics = Arc::clone(metrics);
+    let plugin = plugin::Plugin::new(Arc::clone(engine), Arc::clone(&newly), settings)
+        .observed_by(Arc::new(move |verb, result, took| metrics.observe(verb, result, took)));
     Ok([
         runtime.spawn(plugin::serve(socket, plugin, stopped(stop))),
         runtime.spawn(docker::follow_labels(docker, Arc::clone(engine), newly, stopped(stop))),
@@ -216,13 +220,13 @@ fn serve_api(
     config: &Config,
     runtime: &Runtime,
     engine: &Arc<Engine>,
+    metrics: Arc<Metrics>,
     stop: &watch::Sender<bool>,
 ) -> Result<JoinHandle<()>, Problem> {
     let gid = config.api_group.as_deref().map(group).transpose()?;
     let listener = api::bind(&config.api_socket, gid).map_err(|error| {
         Problem::new(ErrorKind::Conflict, error.to_string(), "name another socket with --socket")
     })?;
-    let metrics = Arc::new(Metrics::new());
     let state = AppState::new(Arc::clone(engine), metrics, config.api_deadline, SystemClock.now());
     let shutdown = stopped(stop);
     Ok(runtime.spawn(async move {

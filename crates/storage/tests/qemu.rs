@@ -11,7 +11,9 @@ use everhold_storage::conformance::{Abilities, Fixture, Interruption, run};
 use everhold_storage::{Attached, DirDriver, Driver, ImageDriver, Place, Usage};
 use ground::{FileSystem, new_id, spec};
 use linux::Change;
-use model::{Dir, DriverSpec, ErrorKind as Kind, FsKind, Image, MountOptions, Provisioning, Size, Spec, VolumeId};
+use model::{
+    Dir, DriverSpec, ErrorKind as Kind, FsKind, Image, MountOptions, Provisioning, Size, Spec, VolumeId,
+};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;

@@ -169,6 +169,17 @@ impl Sandbox {
             .expect("run everhold")
     }
 
+    /// What `/metrics` says.
+    #[track_caller]
+    pub fn metrics(&self) -> String {
+        use std::io::{Read, Write};
+        let mut stream = std::os::unix::net::UnixStream::connect(self.socket()).expect("connect");
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("ask");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("the answer");
+        text
+    }
+
     /// Runs `everhold`, which must succeed; returns what it printed.
     #[track_caller]
     pub fn ok(&self, words: &[&str]) -> String {

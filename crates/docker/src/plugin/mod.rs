@@ -64,6 +64,9 @@ impl Default for Settings {
     }
 }
 
+/// Is told of every verb that Docker asked for: its name, `ok` or the code of an error kind, and how long Docker waited.
+pub type Observer = Arc<dyn Fn(&'static str, &'static str, Duration) + Send + Sync>;
+
 /// The plugin. Cheap to clone.
 #[derive(Clone)]
 pub struct Plugin {
@@ -72,12 +75,32 @@ pub struct Plugin {
     settings: Settings,
     uses: Arc<Uses>,
     at_work: Arc<Semaphore>,
+    observer: Option<Observer>,
 }
 
 impl Plugin {
     /// A plugin for the volumes of `engine`. The volumes that it creates are noted in `newly`.
     pub fn new(engine: Arc<Engine>, newly: Arc<NewVolumes>, settings: Settings) -> Self {
         let at_work = Arc::new(Semaphore::new(settings.verbs_at_once));
-        Self { engine, newly, settings, uses: Arc::default(), at_work }
+        Self { engine, newly, settings, uses: Arc::default(), at_work, observer: None }
+    }
+
+    /// The same plugin, with an observer.
+    #[must_use]
+    pub fn observed_by(mut self, observer: Observer) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    fn observe(&self, verb: &'static str, result: &'static str, took: Duration) {
+        // One name for one verb, whoever asked for it.
+        let verb = match verb {
+            "mount" => "attach",
+            "unmount" => "detach",
+            same => same,
+        };
+        if let Some(observer) = &self.observer {
+            observer(verb, result, took);
+        }
     }
 }

@@ -7,7 +7,7 @@
 use super::Plugin;
 use super::answer::Refusal;
 use engine::{Change, Engine};
-use model::{Access, HolderKind, Options, VolumeName};
+use model::{Access, ErrorKind, HolderKind, Options, VolumeName};
 use std::path::PathBuf;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -105,7 +105,10 @@ impl Plugin {
                 // It may have come just now; then it counts as come in time.
                 match answered.try_recv() {
                     Ok(result) => Ok(result),
-                    Err(_) => return Err(self.too_late(&call)),
+                    Err(_) => {
+                        self.observe(verb, ErrorKind::TimedOut.code(), begun.elapsed());
+                        return Err(self.too_late(&call));
+                    }
                 }
             }
         };
@@ -116,6 +119,8 @@ impl Plugin {
                 call.volume
             )));
         };
+        let outcome = result.as_ref().map_or_else(|error| error.kind().code(), |_| "ok");
+        self.observe(verb, outcome, begun.elapsed());
         match &result {
             Ok(_) => {
                 tracing::debug!(verb, volume = %call.volume, took = ?begun.elapsed(), "Docker's call is done")

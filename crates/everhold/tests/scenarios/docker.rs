@@ -27,6 +27,8 @@ fn data_outlives_its_container() {
         listed.contains(&format!("{driver} pgdata")) && listed.contains(&format!("{driver} fresh")),
         "{listed}"
     );
+    let metrics = sandbox.metrics();
+    assert!(metrics.contains("everhold_verbs_total{verb=\"attach\",result=\"ok\"}"), "{metrics}");
     let inspected = sandbox.docker(&["volume", "inspect", "pgdata"]);
     assert!(inspected.contains("\"local\"") && inspected.contains("image"), "{inspected}");
 }
