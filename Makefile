@@ -29,6 +29,7 @@ build: ## Release build
 test: ## Everything: unit, property, conformance, real-kernel and real-Docker tests
 	scripts/setup.sh test
 	scripts/images.sh
+	scripts/qemu.sh build
 	cargo test --workspace --locked --no-fail-fast $(AS_ROOT)
 
 demo: ## The story: a database outlives its container and its volume's removal (KEEP=1 leaves it running)

@@ -78,7 +78,9 @@ impl DirDriver {
         } else if dir.size.is_some() {
             // ignore_hardlimit() in fs/quota/dquot.c
             seen.notes.push(
-                "its size is a project quota: on ext4 it does not bind privileged processes (CAP_SYS_RESOURCE)".to_owned(),
+                "its size is a project quota, which guards against accidents and not against malice: on ext4 it does not bind processes \
+                 with CAP_SYS_RESOURCE, and the owner of a file can take it out of the project"
+                    .to_owned(),
             );
         }
         let source = self.source(place)?;

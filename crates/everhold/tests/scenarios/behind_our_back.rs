@@ -102,3 +102,46 @@ fn a_description_that_can_not_be_written_changes_nothing() {
     assert_eq!(inspected["labels"], serde_json::json!({}));
     sandbox.ok(&["volume", "rm", "data"]);
 }
+
+#[test]
+fn holders_are_shown_as_lsof_would() {
+    let sandbox = alone();
+    for driver in ["image", "dir"] {
+        let option = format!("driver={driver}");
+        sandbox.ok(&["volume", "create", driver, "-o", &option]);
+        let path = PathBuf::from(sandbox.ok(&["volume", "mount", driver, "--id", "h"]).trim());
+        let writing = std::fs::File::create(path.join("written")).unwrap();
+        let reading = std::fs::File::open(path.join("written")).unwrap();
+        let told = sandbox.json(&["volume", "holders", driver]);
+        let me = u64::from(std::process::id());
+        let process = told["processes"].as_array().unwrap().iter().find(|process| process["pid"] == me);
+        let text = process.unwrap_or_else(|| panic!("{told}")).to_string();
+        assert!(text.contains("read-write") && text.contains("data/written"), "{text}");
+        drop((writing, reading));
+        assert!(!sandbox.json(&["volume", "holders", driver])["processes"].to_string().contains("written"));
+        sandbox.ok(&["volume", "unmount", driver, "--id", "h"]);
+    }
+}
+
+#[test]
+fn deleted_files_give_their_space_back_to_the_host() {
+    let sandbox = alone();
+    for fs in ["ext4", "xfs"] {
+        sandbox.ok(&["volume", "create", fs, "-o", "size=512MiB", "-o", &format!("fs={fs}")]);
+        let path = PathBuf::from(sandbox.ok(&["volume", "mount", fs, "--id", "h"]).trim());
+        let allocated = || sandbox.json(&["volume", "usage", fs])["allocated"].as_u64().unwrap() >> 20;
+        let before = allocated();
+        std::fs::write(path.join("file"), vec![7; 128 << 20]).unwrap();
+        linux::freeze::sync(&path).unwrap();
+        let full = allocated();
+        assert!(full >= before + 128, "{fs}: {before} {full}");
+        std::fs::remove_file(path.join("file")).unwrap();
+        testkit::until("the space is given back", std::time::Duration::from_secs(20), || {
+            linux::freeze::sync(&path).unwrap();
+            allocated() < full - 120
+        });
+        let seen = sandbox.json(&["volume", "inspect", fs]);
+        assert_eq!(seen["direct_io"], serde_json::json!(true), "{seen}");
+        sandbox.ok(&["volume", "unmount", fs, "--id", "h"]);
+    }
+}
