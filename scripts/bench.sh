@@ -60,5 +60,6 @@ done
 
 mkdir -p target
 print_results target/bench.json
-printf '\n%d:%02d minutes; the same as JSON: target/bench.json\n' $(((SECONDS - begin) / 60)) $(((SECONDS - begin) % 60))
+printf '\n%s slices of pgbench and fio were taken while something else used this machine.\n' "$(disturbed)"
+printf '%d:%02d minutes; the same as JSON: target/bench.json\n' $(((SECONDS - begin) / 60)) $(((SECONDS - begin) % 60))
 if [[ ${TRIED:-} == 1 ]]; then scripts/bench/tried.sh; fi

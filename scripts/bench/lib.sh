@@ -48,6 +48,23 @@ result() {
   say "    $(printf '%-66s %10s %-8s %-9s %s' "$what" "$value" "$unit" "${relation:+$relation $aim}" "$verdict")"
 }
 
+# Waits until the rest of the machine rests, for $PATIENCE seconds at most (default 3); what was not quiet then is
+# counted, and said at the end. Medians of interleaved rounds bear some of that.
+quiet() {
+  local end=$((SECONDS + ${PATIENCE:-3})) one two
+  echo >>"$dir/slices"
+  while :; do
+    one=$(awk '/^cpu / { print $2 + $3 + $4 + $7 + $8; exit }' /proc/stat)
+    sleep 0.4
+    two=$(awk '/^cpu / { print $2 + $3 + $4 + $7 + $8; exit }' /proc/stat)
+    # In hundredths of a second: 12 of 40 is a third of one core.
+    ((two - one > 12)) || return 0
+    ((SECONDS < end)) || break
+  done
+  echo >>"$dir/disturbed"
+}
+disturbed() { echo "$(cat "$dir/disturbed" 2>/dev/null | wc -l) of $(cat "$dir/slices" 2>/dev/null | wc -l)"; }
+
 section() { say "" && say "$1" && printf '#\t%s\n' "$1" >>"$dir/results"; }
 
 # The table for people; the same as JSON in file $1.
@@ -167,6 +184,7 @@ pg_put() {
 pg_slice() {
   pg_sql "$1" CHECKPOINT
   sync
+  quiet
   pgbench_ "$1" --no-vacuum --client 4 --jobs 2 --time "$2" 2>/dev/null | sed -n 's/^tps = \([0-9.]*\).*/\1/p'
 }
 
@@ -185,6 +203,7 @@ fio_slice() {
   esac
   [[ -e $1/fio ]] || dd if=/dev/urandom of="$1/fio" bs=1M count=512 oflag=direct conv=fsync status=none
   sync
+  quiet
   fio --name=it --filename="$1/fio" --size=512M --time_based --runtime="$3" --overwrite=1 --randseed=1 \
     --output-format=terse --terse-version=3 "${job[@]}" |
     awk -F ';' -v column=$column '{ print column == 49 ? $column : $column / 1024 }'

@@ -106,9 +106,14 @@ impl Engine {
                 let freezable =
                     self.with_driver(&volume, "inspect", "", |driver, place| Ok(driver.freezable(place)))?;
                 let own_device = freezable.and_then(|mountpoint| std::fs::metadata(mountpoint).ok());
-                match own_device {
-                    Some(metadata) => open_files(&Target::Device(metadata.dev()))?,
-                    None => open_files(&Target::Tree(&path))?,
+                let found = match own_device {
+                    Some(metadata) => open_files(&Target::Device(metadata.dev())),
+                    None => open_files(&Target::Tree(&path)),
+                };
+                match found {
+                    // Its mount or directory is gone, behind our back: `inspect` says so, and nobody can be in it.
+                    Err(error) if error.is_not_found() => Vec::new(),
+                    other => other?,
                 }
             }
         };

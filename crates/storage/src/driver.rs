@@ -44,6 +44,19 @@ pub struct Usage {
     pub inodes: Option<(u64, u64)>,
 }
 
+impl Usage {
+    /// Of a volume with a file system of its own, mounted at `mountpoint`.
+    pub(crate) fn of_file_system(mountpoint: &Path, allocated: Option<u64>) -> Result<Self> {
+        let space = linux::fs::space(mountpoint)?;
+        Ok(Self {
+            size: Some(space.total),
+            used: Some(space.total.saturating_sub(space.free)),
+            allocated,
+            inodes: (space.files > 0).then(|| (space.files, space.files.saturating_sub(space.files_free))),
+        })
+    }
+}
+
 /// Something wrong with a volume, found by looking.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {

@@ -181,13 +181,7 @@ impl Driver for TmpfsDriver {
             let size = Some(settings(place.spec)?.size.bytes());
             return Ok(Usage { size, used: None, allocated, inodes: None });
         }
-        let space = linux::fs::space(place.mountpoint)?;
-        Ok(Usage {
-            size: Some(space.total),
-            used: Some(space.total.saturating_sub(space.free)),
-            allocated,
-            inodes: Some((space.files, space.files.saturating_sub(space.files_free))),
-        })
+        Usage::of_file_system(place.mountpoint, allocated)
     }
 
     fn observe(&self, place: &Place<'_>) -> Observation {

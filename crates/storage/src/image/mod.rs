@@ -114,13 +114,7 @@ impl Driver for ImageDriver {
         if mounts::at(place.mountpoint)?.is_none() {
             return Ok(Usage { size: place.spec.size().map(Size::bytes), allocated, ..Usage::default() });
         }
-        let space = linux::fs::space(place.mountpoint)?;
-        Ok(Usage {
-            size: Some(space.total),
-            used: Some(space.total.saturating_sub(space.free)),
-            allocated,
-            inodes: Some((space.files, space.files.saturating_sub(space.files_free))),
-        })
+        Usage::of_file_system(place.mountpoint, allocated)
     }
 
     fn observe(&self, place: &Place<'_>) -> Observation {
