@@ -29,11 +29,11 @@ bench_database() {
   for place in "${order[@]}"; do
     ports[$place]=$port
     pg_put "$dir/at/$place/pg" $((port++))
-    value=$(pg_slice "${ports[$place]}" 3) # the first writes after the copy: allocation, hint bits, caches
+    value=$(pg_slice "$dir/at/$place/pg" "${ports[$place]}" 3) # the first writes after the copy: allocation, hint bits, caches
   done
   for ((i = 0; i < rounds; i++)); do
     while read -r place; do
-      value=$(pg_slice "${ports[$place]}" "$seconds")
+      value=$(pg_slice "$dir/at/$place/pg" "${ports[$place]}" "$seconds")
       sample "tps-$place" "$value"
     done < <(rotated "$i")
   done

@@ -137,7 +137,7 @@ volume() {
 drop_volume() {
   umount "$dir/at/$1"
   everhold volume unmount --id bench "$1" >/dev/null
-  everhold volume rm "$1" >/dev/null
+  everhold volume rm "$1" >/dev/null 2>&1
 }
 
 # --- PostgreSQL ---------------------------------------------------------------------------------------------------
@@ -180,12 +180,12 @@ pg_put() {
   pg_start "$1" "$2"
 }
 
-# pg_slice PORT SECONDS: TPC-B with 4 clients; transactions per second. Begins with nothing left to write.
+# pg_slice DATA PORT SECONDS: TPC-B with 4 clients; transactions per second. Begins with nothing left to write.
 pg_slice() {
-  pg_sql "$1" CHECKPOINT
-  sync
+  pg_sql "$2" CHECKPOINT
+  sync --file-system "$1"
   quiet
-  pgbench_ "$1" --no-vacuum --client 4 --jobs 2 --time "$2" 2>/dev/null | sed -n 's/^tps = \([0-9.]*\).*/\1/p'
+  pgbench_ "$2" --no-vacuum --client 4 --jobs 2 --time "$3" 2>/dev/null | sed -n 's/^tps = \([0-9.]*\).*/\1/p'
 }
 
 # --- fio ----------------------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ fio_slice() {
     *) die "no job $2" ;;
   esac
   [[ -e $1/fio ]] || dd if=/dev/urandom of="$1/fio" bs=1M count=512 oflag=direct conv=fsync status=none
-  sync
+  sync --file-system "$1"
   quiet
   fio --name=it --filename="$1/fio" --size=512M --time_based --runtime="$3" --overwrite=1 --randseed=1 \
     --output-format=terse --terse-version=3 "${job[@]}" |

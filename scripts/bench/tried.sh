@@ -36,21 +36,17 @@ declare -A settings=(
   [commit-30]='mount=discard,commit=30'
   [writeback]='mount=discard,data=writeback'
   [nobarrier]='mount=discard,nobarrier'
-  [inode-128]='mkfs=-I@128'
-  [flat]='mkfs=-O@^flex_bg'
   [xfs]='fs=xfs'
   [xfs-log-64M]='fs=xfs mkfs=-l@size=64m'
   [xfs-logbufs]='fs=xfs mount=discard,logbufs=8,logbsize=256k'
   [buffered]='dio=off'
   [mq-deadline]='queue=scheduler:mq-deadline'
   [requests-256]='queue=nr_requests:256'
-  [requests-1024]='queue=nr_requests:1024'
   [no-wbt]='queue=wbt_lat_usec:0'
-  [no-merges]='queue=nomerges:2'
   [rq-affinity]='queue=rq_affinity:2'
 )
 all=(sector-512 thick written nodiscard journal-16M journal-128M journal-256M fast-commit journal-async no-journal stride noatime lazytime
-  commit-30 writeback nobarrier xfs xfs-log-64M xfs-logbufs buffered mq-deadline requests-256 no-wbt host)
+  commit-30 writeback nobarrier xfs xfs-log-64M xfs-logbufs buffered mq-deadline requests-256 no-wbt rq-affinity host)
 
 # make NAME: its image, loop device, mount in $dir/at/NAME, and a running copy of the template.
 make() {
@@ -83,7 +79,7 @@ for name in "${names[@]}"; do [[ -v settings[$name] ]] || die "no setting is cal
 
 quick='' scale=${SCALE:-10} rounds=${ROUNDS:-5} seconds=${SECONDS_EACH:-8}
 scratch
-say "$((${#names[@]} + 1)) settings in $dir, $rounds rounds, about $((rounds * (${#names[@]} * 3 / 2 + 1) * (seconds + 2) / 60)) minutes …"
+say "$((${#names[@]} + 1)) settings in $dir, $rounds rounds, about $((rounds * (${#names[@]} * 3 / 2 + 1) * (seconds + 5) / 60 + 2)) minutes …"
 pg_template "$scale"
 declare -A ports
 port=5401
@@ -95,14 +91,14 @@ for name in reference "${names[@]}"; do
   fi
   ports[$name]=$port
   pg_put "$dir/at/$name/pg" $((port++))
-  pg_slice "${ports[$name]}" 2 >/dev/null
+  pg_slice "$dir/at/$name" "${ports[$name]}" 2 >/dev/null
   # The file for fio, written once, so that it is not made within a slice.
   fio_slice "$dir/at/$name" fsync 1 >/dev/null
   [[ $name == reference ]] || usable+=("$name")
 done
 
 # slice NAME: tps and fsyncs per second.
-slice() { echo "$(pg_slice "${ports[$1]}" "$seconds") $(fio_slice "$dir/at/$1" fsync 2)"; }
+slice() { echo "$(pg_slice "$dir/at/$1" "${ports[$1]}" "$seconds") $(fio_slice "$dir/at/$1" fsync 2)"; }
 # The mean of two slices.
 mean() { awk -v a="$1" -v b="$2" 'BEGIN { split(a, x, " "); split(b, y, " "); print (x[1] + y[1]) / 2, (x[2] + y[2]) / 2 }'; }
 

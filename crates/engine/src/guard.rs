@@ -4,59 +4,103 @@
 //! one line for each order from its standard input and answers each with one line; the end of its input
 //! means that the parent is gone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use crate::engine::lock;
 
 /// The parent's end.
 pub struct Guard {
     command: Vec<OsString>,
-    running: Mutex<Option<Running>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    running: Option<Running>,
+    /// What the guard looks after; a new one is told of all of it.
+    protected: BTreeSet<PathBuf>,
 }
 
 struct Running {
     child: Child,
     orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    answers: Receiver<io::Result<String>>,
 }
+
+/// How long the guard may take to answer. It only opens a directory, and whoever waits for it has a volume in hand.
+const ANSWER: Duration = Duration::from_secs(2);
 
 impl Guard {
     /// A guard that is started with this command when it is first needed; it must call [`run_guard`].
     pub fn new(command: Vec<OsString>) -> Self {
-        Self { command, running: Mutex::default() }
+        Self { command, state: Mutex::default() }
     }
 
     /// From now on, the file system mounted at `mountpoint` is thawed if this process ends.
     pub(crate) fn protect(&self, mountpoint: &Path) -> io::Result<()> {
-        self.order("protect", mountpoint)
+        let mut state = lock(&self.state);
+        self.order(&mut state, "protect", mountpoint)?;
+        state.protected.insert(mountpoint.to_owned());
+        Ok(())
     }
 
     /// The file system mounted at `mountpoint` is thawed by its owner; the guard lets go of it.
     pub(crate) fn release(&self, mountpoint: &Path) -> io::Result<()> {
-        self.order("release", mountpoint)
+        let mut state = lock(&self.state);
+        state.protected.remove(mountpoint);
+        self.order(&mut state, "release", mountpoint)
     }
 
-    fn order(&self, verb: &str, mountpoint: &Path) -> io::Result<()> {
-        let mut slot = lock(&self.running);
-        let running = match slot.take() {
-            Some(running) => slot.insert(running),
-            None => slot.insert(self.start()?),
+    /// Makes sure that a guard is there and knows all that it should look after.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        let alive =
+            state.running.as_mut().is_some_and(|running| matches!(running.child.try_wait(), Ok(None)));
+        if alive { Ok(()) } else { self.start_anew(&mut state) }
+    }
+
+    fn order(&self, state: &mut State, verb: &str, mountpoint: &Path) -> io::Result<()> {
+        if state.running.is_none() {
+            self.start_anew(state)?;
+        }
+        let Some(running) = &mut state.running else {
+            return Err(io::Error::other("the guard did not start"));
         };
-        let answer = running.ask(verb, mountpoint);
-        if answer.is_err() {
-            // A guard that does not answer guards nothing: the next order starts another.
-            if let Some(mut gone) = slot.take() {
-                let _killed = gone.child.kill();
-                gone.child.wait()?;
+        match running.ask(verb, mountpoint) {
+            Ok(None) => Ok(()),
+            Ok(Some(refusal)) => Err(io::Error::other(refusal)),
+            Err(error) => {
+                // A guard that does not answer guards nothing.
+                self.start_anew(state)?;
+                Err(error)
             }
         }
-        answer?.map_or(Ok(()), |error| Err(io::Error::other(error)))
+    }
+
+    /// Ends the guard that is there, if any, and starts one that knows everything.
+    fn start_anew(&self, state: &mut State) -> io::Result<()> {
+        if let Some(mut gone) = state.running.take() {
+            tracing::warn!("the guard process is gone or does not answer; starting another");
+            // It may have ended by itself, and then there is nothing to kill. It is reaped either way.
+            let _killed = gone.child.kill();
+            gone.child.wait()?;
+        }
+        let mut running = self.start()?;
+        for mountpoint in &state.protected {
+            if let Some(refusal) = running.ask("protect", mountpoint)? {
+                return Err(io::Error::other(refusal));
+            }
+        }
+        state.running = Some(running);
+        Ok(())
     }
 
     fn start(&self) -> io::Result<Running> {
@@ -70,10 +114,19 @@ impl Guard {
             // Out of the daemon's process group: a Ctrl-C there must not end the guard before it has thawed.
             .process_group(0)
             .spawn()?;
-        match (child.stdin.take(), child.stdout.take()) {
-            (Some(orders), Some(answers)) => Ok(Running { child, orders, answers: BufReader::new(answers) }),
-            _ => Err(io::Error::other("the guard has no pipes")),
-        }
+        let (Some(orders), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(io::Error::other("the guard has no pipes"));
+        };
+        let (tell, answers) = channel();
+        // A thread of its own, as a pipe can't be read with a time limit. It ends with the guard.
+        std::thread::Builder::new().name("guard".into()).spawn(move || {
+            for line in BufReader::new(output).lines() {
+                if tell.send(line).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Running { child, orders, answers })
     }
 }
 
@@ -82,17 +135,17 @@ impl Running {
     fn ask(&mut self, verb: &str, mountpoint: &Path) -> io::Result<Option<String>> {
         writeln!(self.orders, "{verb} {}", mountpoint.display())?;
         self.orders.flush()?;
-        let mut answer = String::new();
-        if self.answers.read_line(&mut answer)? == 0 {
-            return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the guard process is gone"));
-        }
+        let answer = self
+            .answers
+            .recv_timeout(ANSWER)
+            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the guard process does not answer"))??;
         Ok(answer.trim().strip_prefix("error ").map(str::to_owned))
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(Running { mut child, orders, .. }) = lock(&self.running).take() {
+        if let Some(Running { mut child, orders, .. }) = lock(&self.state).running.take() {
             drop(orders);
             if let Err(error) = child.wait() {
                 tracing::warn!(%error, "waiting for the guard");

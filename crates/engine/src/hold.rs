@@ -11,8 +11,8 @@ use crate::engine::{Engine, lock};
 use crate::pools::Pool;
 use crate::{Error, Guard, Result};
 use jiff::Timestamp;
-use model::{PoolName, Volume, VolumeId};
-use std::collections::HashMap;
+use model::{PoolName, Size, Volume, VolumeId};
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -47,13 +47,15 @@ const LOOK_SELDOM: Duration = Duration::from_millis(500);
 pub(crate) struct Holds {
     guard: Option<Guard>,
     frozen: Mutex<HashMap<VolumeId, (PathBuf, File)>>,
-    /// Dirty data that is known not to be the volumes', by pool.
-    foreign: Mutex<HashMap<PoolName, u64>>,
+    /// What is being frozen, on a thread of its own: freezing one volume must not keep the others waiting.
+    freezing: Mutex<HashSet<VolumeId>>,
+    /// What could not be frozen, and has been said.
+    failed: Mutex<HashSet<VolumeId>>,
 }
 
 impl Holds {
     pub(crate) fn new(guard: Option<Guard>) -> Self {
-        Self { guard, frozen: Mutex::default(), foreign: Mutex::default() }
+        Self { guard, frozen: Mutex::default(), freezing: Mutex::default(), failed: Mutex::default() }
     }
 
     pub(crate) fn is_held(&self, id: VolumeId) -> bool {
@@ -65,7 +67,11 @@ impl Holds {
         let file = File::open(&mountpoint).map_err(|error| error.to_string())?;
         refuse_host(&file, &mountpoint)?;
         guard.protect(&mountpoint).map_err(|error| error.to_string())?;
-        linux::freeze::freeze_fd(&file, &mountpoint).map_err(|error| error.to_string())?;
+        if let Err(error) = linux::freeze::freeze_fd(&file, &mountpoint) {
+            // The guard has it open, which would keep it from being unmounted.
+            self.let_go(&mountpoint);
+            return Err(error.to_string());
+        }
         lock(&self.frozen).insert(id, (mountpoint, file));
         Ok(())
     }
@@ -76,10 +82,27 @@ impl Holds {
         if let Err(error) = linux::freeze::thaw_fd(&file, &mountpoint) {
             tracing::error!(path = %mountpoint.display(), %error, "could not thaw; `fsfreeze -u` on this path does it");
         }
+        self.let_go(&mountpoint);
+    }
+
+    fn let_go(&self, mountpoint: &Path) {
         if let Some(guard) = &self.guard
-            && let Err(error) = guard.release(&mountpoint)
+            && let Err(error) = guard.release(mountpoint)
         {
             tracing::warn!(path = %mountpoint.display(), %error, "the guard did not let go");
+        }
+    }
+
+    /// Whether someone would thaw what is frozen if this process ended now; if not, and nobody can be had, thaws it.
+    fn check_guard(&self) {
+        if lock(&self.frozen).is_empty() {
+            return;
+        }
+        let Some(guard) = &self.guard else { return };
+        if let Err(error) = guard.check() {
+            tracing::error!(%error, "no guard process can be had: writers go on, or nobody could thaw them");
+            let held: Vec<_> = lock(&self.frozen).keys().copied().collect();
+            held.into_iter().for_each(|id| self.release(id));
         }
     }
 }
@@ -95,7 +118,8 @@ fn refuse_host(file: &File, mountpoint: &Path) -> std::result::Result<(), String
 
 impl Engine {
     /// Looks at every pool, holds or releases writers, and says when to look again.
-    pub fn watch_pools(&self) -> Duration {
+    pub fn watch_pools(self: &Arc<Self>) -> Duration {
+        self.holds.check_guard();
         let next = self.pools.iter().map(|pool| {
             self.watch_pool(pool).unwrap_or_else(|error| {
                 tracing::warn!(pool = %pool.settings.name, %error, "could not look at the pool");
@@ -105,7 +129,7 @@ impl Engine {
         next.min().unwrap_or(LOOK_SELDOM)
     }
 
-    fn watch_pool(&self, pool: &Pool) -> Result<Duration> {
+    fn watch_pool(self: &Arc<Self>, pool: &Pool) -> Result<Duration> {
         let space = pool.space()?;
         let Some(line) = pool.hold_line(&space) else { return Ok(LOOK_SELDOM) };
         let state = lock(&pool.hold).clone();
@@ -113,8 +137,14 @@ impl Engine {
             // The operator may have released them while the last one was being frozen.
             self.release_frozen(pool);
         }
+        let thin = self.thin_and_attached(pool);
+        if thin.is_empty() && state == Hold::Open {
+            return Ok(LOOK_SELDOM);
+        }
+        let dirty = self.own_dirty(&thin)?;
+        let free = space.available.saturating_sub(dirty);
         // Some way above the line, so that a pool at the line does not flutter.
-        let clear = space.available > line.saturating_add(line / 4);
+        let clear = free > line.saturating_add(line / 4);
         match state {
             Hold::Held { .. } if clear => {
                 self.release_held(pool, Hold::Open);
@@ -123,27 +153,26 @@ impl Engine {
             Hold::Held { .. } => self.hold_writers(pool),
             Hold::Overridden if clear => *lock(&pool.hold) = Hold::Open,
             Hold::Overridden => {}
+            Hold::Open if free >= line => {
+                return Ok(time_to_write(free - line).clamp(LOOK_OFTEN, LOOK_SELDOM));
+            }
             Hold::Open => {
-                let thin = self.thin_and_attached(pool);
-                if thin.is_empty() {
-                    return Ok(LOOK_SELDOM);
-                }
-                let dirty = self.own_dirty(pool, &thin)?;
-                let free = space.available.saturating_sub(dirty);
-                if free >= line {
-                    return Ok(time_to_write(free - line).clamp(LOOK_OFTEN, LOOK_SELDOM));
-                }
                 *lock(&pool.hold) = Hold::Held { since: self.clock.now() };
+                lock(&self.holds.failed).clear();
                 tracing::error!(
                     pool = %pool.settings.name, path = %pool.settings.path.display(), available = space.available, dirty, line,
                     "the pool is full: writers of its thin volumes are held until space returns (or `everhold pool release {}`)",
                     pool.settings.name
                 );
                 self.hold_writers(pool);
-                lock(&self.holds.foreign).insert(pool.settings.name.clone(), linux::host::dirty_bytes()?);
             }
         }
         Ok(LOOK_OFTEN)
+    }
+
+    /// What running volumes may still take from the pool for data that their users have written already.
+    pub(crate) fn still_to_come(&self, pool: &Pool) -> Result<Size> {
+        self.own_dirty(&self.thin_and_attached(pool)).map(Size::from_bytes)
     }
 
     fn thin_and_attached(&self, pool: &Pool) -> Vec<Arc<Volume>> {
@@ -154,37 +183,39 @@ impl Engine {
         table.all().filter(mine).cloned().collect()
     }
 
-    /// The dirty data in memory that may belong to these volumes: no more than they can still take from the pool.
-    fn own_dirty(&self, pool: &Pool, thin: &[Arc<Volume>]) -> Result<u64> {
-        let dirty = linux::host::dirty_bytes()?;
-        let mut foreign = lock(&self.holds.foreign);
-        let known = foreign.entry(pool.settings.name.clone()).or_insert(0);
-        *known = (*known).min(dirty);
-        let own = dirty - *known;
-        drop(foreign);
+    /// The dirty data in memory that may belong to these volumes: all that there is, but no more than they can still take
+    /// from the pool. The kernel does not say whose it is, so this errs towards holding too early: a hold ends when what is
+    /// dirty has been written.
+    fn own_dirty(&self, thin: &[Arc<Volume>]) -> Result<u64> {
+        if thin.is_empty() {
+            return Ok(0);
+        }
         let room = |volume: &Arc<Volume>| {
             let usage = self.with_driver(volume, "look at", "", |driver, place| driver.usage(place)).ok()?;
             Some(volume.spec.promised().bytes().saturating_sub(usage.allocated?))
         };
-        // Summing over many volumes costs; with plenty of dirty data not in play it is not needed.
-        if own == 0 {
-            return Ok(0);
-        }
-        Ok(own.min(thin.iter().filter_map(room).fold(0, u64::saturating_add)))
+        Ok(linux::host::dirty_bytes()?.min(thin.iter().filter_map(room).fold(0, u64::saturating_add)))
     }
 
     /// Freezes what is not frozen yet; volumes that a verb is at work on get their turn at the next look.
-    fn hold_writers(&self, pool: &Pool) {
-        let todo: Vec<_> = self
-            .thin_and_attached(pool)
-            .into_iter()
-            .filter(|volume| !self.holds.is_held(volume.id))
-            .collect();
-        std::thread::scope(|scope| {
-            for volume in &todo {
-                scope.spawn(|| self.hold_one(volume));
+    fn hold_writers(self: &Arc<Self>, pool: &Pool) {
+        for volume in self.thin_and_attached(pool) {
+            if self.holds.is_held(volume.id) || !lock(&self.holds.freezing).insert(volume.id) {
+                continue;
             }
-        });
+            let engine = Arc::clone(self);
+            let started = std::thread::Builder::new().name("freeze".into()).spawn({
+                let volume = Arc::clone(&volume);
+                move || {
+                    engine.hold_one(&volume);
+                    lock(&engine.holds.freezing).remove(&volume.id);
+                }
+            });
+            if let Err(error) = started {
+                tracing::error!(volume = %volume.name, %error, "no thread to hold its writers");
+                lock(&self.holds.freezing).remove(&volume.id);
+            }
+        }
     }
 
     fn hold_one(&self, volume: &Volume) {
@@ -195,7 +226,10 @@ impl Engine {
         let Ok(Some(mountpoint)) = mountpoint else { return };
         match self.holds.freeze(volume.id, mountpoint) {
             Ok(()) => tracing::warn!(volume = %volume.name, "its writers are held: the pool is full"),
-            Err(error) => tracing::error!(volume = %volume.name, error, "its writers could not be held"),
+            Err(error) if lock(&self.holds.failed).insert(volume.id) => {
+                tracing::error!(volume = %volume.name, error, "its writers could not be held; tried again until they are");
+            }
+            Err(_) => {}
         }
     }
 

@@ -70,7 +70,10 @@ impl Pool {
         match self.settings.hold {
             HoldLine::Off => None,
             HoldLine::Below(size) => Some(size.bytes()),
-            HoldLine::Auto => Some((space.total / 100).max(HOLD_AT_LEAST).min(self.reserve(space) / 2)),
+            HoldLine::Auto => {
+                let most = if self.reserve(space) > 0 { self.reserve(space) / 2 } else { space.total / 20 };
+                Some((space.total / 100).max(HOLD_AT_LEAST).min(most))
+            }
         }
     }
 
@@ -88,7 +91,7 @@ impl Pool {
         if matches!(*lock(&self.hold), Hold::Held { .. }) { Err(self.full(&self.space()?)) } else { Ok(()) }
     }
 
-    /// Whether `more` may be promised, of which `now` is taken at once.
+    /// Whether `more` may be promised. `now` is taken at once: new blocks, and dirty data that is still to come.
     pub(crate) fn check_promise(&self, promised: Size, whole: Size, more: Size, now: Size) -> Result<()> {
         let space = self.space()?;
         let total = Size::from_bytes(space.total);

@@ -26,7 +26,7 @@ pub struct PoolSettings {
 /// The free space under which writers are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HoldLine {
-    /// The larger of 1 % of the file system and 256 MiB, but at most half of the reserve.
+    /// The larger of 1 % of the file system and 256 MiB, but at most half of the reserve (5 % without a reserve).
     Auto,
     /// This much.
     Below(Size),

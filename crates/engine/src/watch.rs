@@ -22,7 +22,7 @@ impl Watch {
     pub fn start(engine: &Arc<Engine>) -> std::io::Result<Self> {
         let mut watch = Self { stops: Vec::new(), threads: Mutex::default() };
         watch.every("watch-pools", engine, Engine::watch_pools)?;
-        watch.every("autogrow", engine, Engine::grow_by_rule)?;
+        watch.every("autogrow", engine, |engine| engine.grow_by_rule())?;
         watch.every("expire-trash", engine, |engine| {
             engine.expire_trash();
             TRASH
@@ -34,7 +34,7 @@ impl Watch {
         &mut self,
         name: &str,
         engine: &Arc<Engine>,
-        look: impl Fn(&Engine) -> Duration + Send + 'static,
+        look: impl Fn(&Arc<Engine>) -> Duration + Send + 'static,
     ) -> std::io::Result<()> {
         let (stop, stopped) = channel();
         let engine = Arc::clone(engine);

@@ -55,7 +55,9 @@ impl Engine {
         let _placing = self.placing();
         let pool = self.pool(&spec.pool)?;
         let now = match &spec.driver {
-            DriverSpec::Image(image) if image.provisioning == Provisioning::Thick => image.size,
+            DriverSpec::Image(image) if image.provisioning == Provisioning::Thick => {
+                image.size.saturating_add(self.still_to_come(pool)?)
+            }
             _ => Size::default(),
         };
         let needs_room = !matches!(&spec.driver, DriverSpec::Dir(dir) if dir.path.is_some());

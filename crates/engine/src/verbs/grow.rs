@@ -40,7 +40,7 @@ impl Engine {
             let more = spec.promised().saturating_sub(volume.spec.promised());
             let thick =
                 matches!(&spec.driver, DriverSpec::Image(image) if image.provisioning == Provisioning::Thick);
-            let now = if thick { more } else { Size::default() };
+            let now = if thick { more.saturating_add(self.still_to_come(pool)?) } else { Size::default() };
             pool.check_promise(self.promised(&spec.pool), spec.promised(), more, now)?;
             self.record(Volume { pending: Some(Intent::Grow { to }), ..(*volume).clone() })?
         };

@@ -13,11 +13,15 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 const E2FSCK: Tool = Tool::new("e2fsck");
 const RESIZE2FS: Tool = Tool::new("resize2fs");
+const E2UNDO: Tool = Tool::new("e2undo");
 const XFS_GROWFS: Tool = Tool::new("xfs_growfs");
 
+/// Checking and resizing take as long as the volume is large, and end badly when they are cut off.
+const REPAIR: Duration = Duration::from_secs(3600);
 /// The block size of the loop device unless the file system's own is smaller.
 const BLOCK: u32 = 4096;
 
@@ -26,11 +30,15 @@ impl ImageDriver {
         let path = files::data(place.mountpoint);
         if let Some(mount) = mounts::at(place.mountpoint)? {
             let files = Files::of(place);
-            return if loopdev::is_backed_by(mount.dev, &files.open()?)? {
-                Ok(Attached { path, change: Change::AlreadyThere })
-            } else {
-                Err(Error::Replaced { path: files.image, found: super::ON_ANOTHER_FILE.into() })
-            };
+            if !loopdev::is_backed_by(mount.dev, &files.open()?)? {
+                return Err(Error::Replaced { path: files.image, found: super::ON_ANOTHER_FILE.into() });
+            }
+            let left_writable = place.spec.readonly && !mount.read_only();
+            if !left_writable {
+                return Ok(Attached { path, change: Change::AlreadyThere });
+            }
+            // By a growth that was interrupted.
+            self.unmount(place.mountpoint)?;
         }
         let device = self.device(place, image, &Files::of(place))?;
         self.mount(place, image, device.path(), place.spec.readonly)?;
@@ -48,10 +56,11 @@ impl ImageDriver {
             return Ok(device);
         }
         files.check_size(&file, image.size)?;
+        self.undo_half_growth(files)?;
         let superblock = files.check_identity(&file, place.id, image.fs)?;
         let block_size = self.check_file_system(files, &superblock)?;
         let options = LoopOptions { read_only: false, direct_io: true, block_size };
-        Ok(loopdev::attach(&file, &files.image, &options)?)
+        Ok(loopdev::find_or_attach(&file, &files.image, &options)?.0)
     }
 
     /// Repairs what can be repaired without a decision, and says which block size the loop device may have.
@@ -69,16 +78,19 @@ impl ImageDriver {
         let mut arguments: Vec<&OsStr> = how.iter().map(OsStr::new).collect();
         arguments.push(files.image.as_os_str());
         // e2fsck(8): 1 and 2 mean that errors were corrected; 4 and more that they were not.
-        match self.run(E2FSCK, &arguments) {
+        match E2FSCK.run(&arguments, REPAIR).map_err(Error::from) {
             Ok(_) => Ok(()),
             Err(Error::Tool(CommandError::Failed { code: Some(1 | 2), stdout, .. })) => {
                 tracing::warn!(path = %files.image.display(), report = stdout.trim(), "repaired after an unclean end");
                 Ok(())
             }
-            Err(Error::Tool(CommandError::Failed { stdout, stderr, .. })) => Err(Error::NeedsRepair {
-                path: files.image.clone(),
-                report: format!("{} {}", stdout.trim(), stderr.trim()),
-            }),
+            // 4: errors left; the bit 8 is trouble of the checker's own (a full or failing disk), which repair won't mend.
+            Err(Error::Tool(CommandError::Failed { code: Some(4..8), stdout, stderr, .. })) => {
+                Err(Error::NeedsRepair {
+                    path: files.image.clone(),
+                    report: format!("{} {}", stdout.trim(), stderr.trim()),
+                })
+            }
             Err(other) => Err(other),
         }
     }
@@ -102,7 +114,10 @@ impl ImageDriver {
             // and until then the next attach finds the same device: nothing is lost by not waiting.
             Err(error) if error.source.kind() == io::ErrorKind::ResourceBusy => {
                 tracing::warn!(path = %mountpoint.display(), "a host process still uses it; unmounted when that ends");
-                linux::freeze::sync(mountpoint)?;
+                // One that can't be written any more must be let go of all the same.
+                if let Err(error) = linux::freeze::sync(mountpoint) {
+                    tracing::error!(path = %mountpoint.display(), %error, "could not write out all of it");
+                }
                 mounts::unmount_lazy(mountpoint)?;
                 Change::Done
             }
@@ -139,7 +154,9 @@ impl ImageDriver {
     /// Grows the file system to its device or file. Says whether there was anything to grow.
     pub(super) fn grow_file_system(&self, place: &Place<'_>, image: &Image, files: &Files) -> Result<bool> {
         let in_use = mounts::at(place.mountpoint)?.is_some() || loopdev::find(&files.open()?)?.is_some();
-        if image.fs == FsKind::Ext4 && !in_use {
+        // The kernel's own growth is journaled, and as good as any other write when it is interrupted.
+        let by_kernel = in_use || linux::host::has_cap_sys_resource()?;
+        if image.fs == FsKind::Ext4 && !by_kernel {
             return self.grow_ext4_file(files);
         }
         self.with_mounted(place, image, files, |device, mountpoint| {
@@ -155,12 +172,33 @@ impl ImageDriver {
         })
     }
 
-    /// An ext4 that nobody uses grows in its file, with no mount and no privilege.
+    /// An ext4 that nobody uses grows in its file, with no mount and no privilege. What resize2fs overwrites is kept
+    /// until it has finished: killed half-way, it leaves a file system that can't be mounted.
     fn grow_ext4_file(&self, files: &Files) -> Result<bool> {
+        self.undo_half_growth(files)?;
         // resize2fs wants a file system that was checked since it was last mounted.
         self.check_ext4(files, &["-f", "-p"])?;
-        let said = self.run(RESIZE2FS, &[files.image.as_os_str()])?;
+        let arguments = [OsStr::new("-z"), files.undo.as_os_str(), files.image.as_os_str()];
+        let said = RESIZE2FS.run(&arguments, REPAIR)?;
+        files.open()?.sync_all().map_err(|source| failed("fsync", &files.image, source))?;
+        files::remove_file(&files.undo)?;
         Ok(!said.stderr.contains("Nothing to do"))
+    }
+
+    /// Takes back a growth that was interrupted, if one was. Nobody uses the volume.
+    fn undo_half_growth(&self, files: &Files) -> Result<()> {
+        if !files.undo.exists() {
+            return Ok(());
+        }
+        // -f: the interrupted program did not finish the undo file either. What e2undo could not do, e2fsck shows.
+        let arguments = [OsStr::new("-f"), files.undo.as_os_str(), files.image.as_os_str()];
+        if let Err(error) = E2UNDO.run(&arguments, REPAIR) {
+            tracing::warn!(path = %files.image.display(), %error, "while a growth was taken back");
+        }
+        self.check_ext4(files, &["-f", "-p"])?;
+        files::remove_file(&files.undo)?;
+        tracing::warn!(path = %files.image.display(), "took back a growth that had been interrupted");
+        Ok(())
     }
 }
 
@@ -195,6 +233,10 @@ fn mount_options(image: &Image, read_only: bool) -> (MountFlags, String) {
     }
     if discard {
         data.push("discard".to_owned());
+    }
+    if image.fs == FsKind::Xfs {
+        // Which file it is has been checked already; a copy that someone mounted elsewhere must not keep the volume off.
+        data.push("nouuid".to_owned());
     }
     if let Some(context) = &image.selinux {
         data.push(format!("context=\"{context}\""));

@@ -22,16 +22,23 @@ pub(super) fn failed(op: &'static str, path: &Path, source: io::Error) -> Kernel
 pub(super) struct Files {
     pub(super) image: PathBuf,
     pub(super) seed: PathBuf,
+    /// What undoes a growth that was interrupted while nobody used the volume.
+    pub(super) undo: PathBuf,
 }
 
 impl Files {
     pub(super) fn of(place: &Place<'_>) -> Self {
-        Self { image: place.home.join("image"), seed: place.home.join("seed") }
+        Self::named(place, "image")
+    }
+
+    fn named(place: &Place<'_>, image: &str) -> Self {
+        let [image, seed, undo] = [image, "seed", "undo"].map(|name| place.home.join(name));
+        Self { image, seed, undo }
     }
 
     /// While the volume is being made, its image has another name: what is called `image` is whole.
     pub(super) fn unfinished(place: &Place<'_>) -> Self {
-        Self { image: place.home.join("image.new"), seed: place.home.join("seed") }
+        Self::named(place, "image.new")
     }
 
     /// Gives the image its name.
@@ -96,14 +103,19 @@ impl Files {
         }
     }
 
-    /// Removes the image and the seed, if they are there.
+    /// Removes the image and what goes with it, as far as it is there.
     pub(super) fn remove(&self) -> Result<Change> {
         linux::fs::remove_tree(&self.seed)
             .or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })?;
-        match std::fs::remove_file(&self.image) {
-            Ok(()) => Ok(Change::Done),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Change::AlreadyThere),
-            Err(source) => Err(failed("unlink", &self.image, source).into()),
-        }
+        remove_file(&self.undo)?;
+        remove_file(&self.image)
+    }
+}
+
+pub(super) fn remove_file(path: &Path) -> Result<Change> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(Change::Done),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Change::AlreadyThere),
+        Err(source) => Err(failed("unlink", path, source).into()),
     }
 }

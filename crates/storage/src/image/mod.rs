@@ -103,6 +103,16 @@ impl Driver for ImageDriver {
 
     fn destroy(&self, place: &Place<'_>) -> Result<Change> {
         self.unmount(place.mountpoint)?;
+        let whole = Files::of(place);
+        if whole.image.exists()
+            && whole.open().is_ok_and(|file| loopdev::find(&file).is_ok_and(|found| found.is_some()))
+        {
+            return Err(Error::Refused {
+                what: format!("{} is still in use by a loop device", whole.image.display()),
+                instead: "nothing was deleted; `losetup -j` and `everhold volume holders` show who has it"
+                    .into(),
+            });
+        }
         let half = Files::unfinished(place).remove()?;
         let whole = Files::of(place).remove()?;
         Ok(if half == Change::Done { half } else { whole })
