@@ -3,12 +3,16 @@
 //! A record is JSON with a version of its own in front, so that a later Everhold can read what an earlier one wrote.
 //! Every change is one transaction, durable when it returns.
 
+use crate::engine::lock;
+use crate::table::Table;
 use crate::{Error, Result};
 use model::{Volume, VolumeId};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 const VOLUMES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("volumes");
 const COUNTERS: TableDefinition<'_, &str, u64> = TableDefinition::new("counters");
@@ -40,8 +44,12 @@ struct Version {
 
 /// The catalog.
 pub struct Catalog {
-    database: Database,
+    /// `None` after a failed write: the store refuses to go on with a file that it could not write, and nobody knows
+    /// whether that last transaction is in it.
+    database: Mutex<Option<Database>>,
     path: PathBuf,
+    /// The records in memory, which are what callers were told. A reopened file is made to say the same.
+    truth: Arc<RwLock<Table>>,
 }
 
 impl Catalog {
@@ -51,31 +59,16 @@ impl Catalog {
     /// [`Error::CatalogDamaged`] when the file is not as it was written, or of a later Everhold; [`Error::Catalog`] when it
     /// can't be opened.
     pub fn open(path: &Path) -> Result<Self> {
-        let damaged = |why: String| Error::CatalogDamaged { path: path.to_owned(), why };
-        // The store asserts some of its invariants: on a damaged file that is a panic, which is as good as an error here.
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            let mut database = Database::create(path)?;
-            let whole = database.check_integrity()?;
-            Ok::<_, redb::DatabaseError>((database, whole))
-        }));
-        let database = match opened {
-            Err(_) => return Err(damaged("its structure is not consistent".into())),
-            Ok(Err(redb::DatabaseError::Storage(redb::StorageError::Io(source))))
-                if source.kind() != std::io::ErrorKind::InvalidData
-                    && source.kind() != std::io::ErrorKind::UnexpectedEof =>
-            {
-                return Err(Error::Catalog {
-                    path: path.to_owned(),
-                    why: format!("can't be opened: {source}"),
-                });
-            }
-            Ok(Err(error)) => return Err(damaged(error.to_string())),
-            Ok(Ok((_, false))) => return Err(damaged("its checksums do not match".into())),
-            Ok(Ok((database, true))) => database,
-        };
-        let catalog = Self { database, path: path.to_owned() };
+        let database = open_whole(path)?;
+        let catalog =
+            Self { database: Mutex::new(Some(database)), path: path.to_owned(), truth: Arc::default() };
         catalog.prepare()?;
         Ok(catalog)
+    }
+
+    /// The records in memory; the engine fills them once they are loaded.
+    pub(crate) fn truth(&self) -> Arc<RwLock<Table>> {
+        Arc::clone(&self.truth)
     }
 
     fn prepare(&self) -> Result<()> {
@@ -107,10 +100,41 @@ impl Catalog {
         &self,
         change: impl FnOnce(&redb::WriteTransaction) -> std::result::Result<T, redb::Error>,
     ) -> Result<T> {
-        let transaction = self.database.begin_write().map_err(|error| self.failed(error))?;
-        let out = change(&transaction).map_err(|error| self.failed(error))?;
-        transaction.commit().map_err(|error| self.failed(error))?;
+        let mut slot = lock(&self.database);
+        let database = match slot.take() {
+            Some(database) => database,
+            None => self.reopen()?,
+        };
+        // Back into its place only when all went well; dropped, and so closed, otherwise.
+        let out = transact(&database, change).map_err(|error| self.failed(error))?;
+        *slot = Some(database);
         Ok(out)
+    }
+
+    /// Opens the file again after a failed write, and makes it say what the records in memory say.
+    fn reopen(&self) -> Result<Database> {
+        let database = open_whole(&self.path)?;
+        let records: Vec<_> = {
+            let table = self.truth.read().unwrap_or_else(PoisonError::into_inner);
+            table.all().map(|volume| self.encode(volume)).collect::<Result<_>>()?
+        };
+        let put_back = |transaction: &redb::WriteTransaction| {
+            let mut table = transaction.open_table(VOLUMES)?;
+            table.retain(|_, _| false)?;
+            for (id, bytes) in &records {
+                table.insert(id.as_str(), bytes.as_slice())?;
+            }
+            Ok(())
+        };
+        transact(&database, put_back).map_err(|error| self.failed(error))?;
+        tracing::warn!(path = %self.path.display(), "the catalog was opened again after a failed write");
+        Ok(database)
+    }
+
+    fn encode(&self, volume: &Volume) -> Result<(String, Vec<u8>)> {
+        serde_json::to_vec(&RecordOut { version: RECORD_VERSION, volume })
+            .map(|bytes| (volume.id.to_string(), bytes))
+            .map_err(|error| self.failed(error))
     }
 
     /// Every record.
@@ -128,7 +152,9 @@ impl Catalog {
 
     fn read(&self, mut each: impl FnMut(&str, &[u8]) -> Result<()>) -> Result<()> {
         let fail = |error: redb::Error| self.failed(error);
-        let transaction = self.database.begin_read().map_err(|error| fail(error.into()))?;
+        let slot = lock(&self.database);
+        let Some(database) = &*slot else { return Err(self.failed("is closed after a failed write")) };
+        let transaction = database.begin_read().map_err(|error| fail(error.into()))?;
         let table = transaction.open_table(VOLUMES).map_err(|error| fail(error.into()))?;
         for entry in table.iter().map_err(|error| fail(error.into()))? {
             let (id, bytes) = entry.map_err(|error| fail(error.into()))?;
@@ -158,12 +184,7 @@ impl Catalog {
 
     /// Writes several records in one transaction.
     pub fn put_all(&self, volumes: &[Volume]) -> Result<()> {
-        let encode = |volume: &Volume| {
-            serde_json::to_vec(&RecordOut { version: RECORD_VERSION, volume })
-                .map(|bytes| (volume.id.to_string(), bytes))
-                .map_err(|error| self.failed(error))
-        };
-        let records = volumes.iter().map(encode).collect::<Result<Vec<_>>>()?;
+        let records = volumes.iter().map(|volume| self.encode(volume)).collect::<Result<Vec<_>>>()?;
         self.write(|transaction| {
             let mut table = transaction.open_table(VOLUMES)?;
             for (id, bytes) in &records {
@@ -202,5 +223,38 @@ impl Catalog {
             }
             Ok(())
         })
+    }
+}
+
+fn transact<T>(
+    database: &Database,
+    change: impl FnOnce(&redb::WriteTransaction) -> std::result::Result<T, redb::Error>,
+) -> std::result::Result<T, redb::Error> {
+    let transaction = database.begin_write()?;
+    let out = change(&transaction)?;
+    transaction.commit()?;
+    Ok(out)
+}
+
+/// Opens the file, or makes one, and checks it whole.
+fn open_whole(path: &Path) -> Result<Database> {
+    let damaged = |why: String| Error::CatalogDamaged { path: path.to_owned(), why };
+    // The store asserts some of its invariants: on a damaged file that is a panic, which is as good as an error here.
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let mut database = Database::create(path)?;
+        let whole = database.check_integrity()?;
+        Ok::<_, redb::DatabaseError>((database, whole))
+    }));
+    match opened {
+        Err(_) => Err(damaged("its structure is not consistent".into())),
+        Ok(Err(redb::DatabaseError::Storage(redb::StorageError::Io(source))))
+            if source.kind() != io::ErrorKind::InvalidData
+                && source.kind() != io::ErrorKind::UnexpectedEof =>
+        {
+            Err(Error::Catalog { path: path.to_owned(), why: format!("can't be opened: {source}") })
+        }
+        Ok(Err(error)) => Err(damaged(error.to_string())),
+        Ok(Ok((_, false))) => Err(damaged("its checksums do not match".into())),
+        Ok(Ok((database, true))) => Ok(database),
     }
 }

@@ -42,7 +42,7 @@ pub struct Engine {
     /// Held while a new promise is checked and recorded.
     placing: Mutex<()>,
     catalog: Catalog,
-    table: RwLock<Table>,
+    table: Arc<RwLock<Table>>,
     /// Where attached volumes are, so that nobody has to ask the kernel.
     paths: Mutex<HashMap<VolumeId, PathBuf>>,
     faults: Faults,
@@ -74,16 +74,17 @@ impl Engine {
         make_dir(&settings.mountpoints(), 0o700)?;
         let pools = settings.pools.iter().map(Pool::new).collect();
         let boot_id = linux::host::boot_id(&settings.boot_id_file)?;
+        refuse_lost_catalog(&settings)?;
         let catalog = Catalog::open(&settings.catalog())?;
-        let mut table = Table::default();
+        let table = catalog.truth();
         for volume in catalog.load()? {
-            table.put(volume);
+            table.write().unwrap_or_else(PoisonError::into_inner).put(volume);
         }
         let engine = Self {
             claims: Claims::new(settings.claim_wait),
             holds: Holds::new(guard),
             placing: Mutex::default(),
-            table: RwLock::new(table),
+            table,
             paths: Mutex::default(),
             _lock: lock,
             settings,
@@ -122,11 +123,10 @@ impl Engine {
     /// [`Error::NoVolume`].
     pub fn volume(&self, name: &VolumeName) -> Result<Arc<Volume>> {
         let table = self.read();
-        table.live(name).filter(|volume| volume.pending != Some(Intent::Create)).ok_or_else(|| {
-            Error::NoVolume {
-                name: name.to_string(),
-                in_trash: table.all().any(|volume| !volume.is_live() && volume.name == *name),
-            }
+        let made = |volume: &Arc<Volume>| volume.pending != Some(Intent::Create) || volume.fenced.is_some();
+        table.live(name).filter(made).ok_or_else(|| Error::NoVolume {
+            name: name.to_string(),
+            in_trash: table.all().any(|volume| !volume.is_live() && volume.name == *name),
         })
     }
 
@@ -246,6 +246,20 @@ impl Engine {
             state,
         })
     }
+}
+
+/// No catalog and no volumes is a new installation; no catalog and volumes is a loss that must not look like one.
+fn refuse_lost_catalog(settings: &Settings) -> Result<()> {
+    let path = settings.catalog();
+    let lost = match std::fs::metadata(&path) {
+        Ok(metadata) => metadata.len() == 0,
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    };
+    if lost && settings.pools.iter().any(|pool| crate::scan::has_volumes(&pool.path)) {
+        let why = "it is empty or absent, and the pools have volumes".to_owned();
+        return Err(Error::CatalogDamaged { path, why });
+    }
+    Ok(())
 }
 
 fn take_lock(settings: &Settings) -> Result<PidLock> {

@@ -2,8 +2,10 @@
 
 use crate::engine::Engine;
 use crate::{Result, description};
-use model::{Intent, Volume};
+use model::{DriverKind, Intent, Volume};
+use std::collections::HashSet;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// One thing that start-up did.
@@ -34,15 +36,26 @@ fn repair(volume: &Volume, what: &str, result: Result<()>) -> Repair {
 
 pub(crate) fn run(engine: &Engine) -> Vec<Repair> {
     let volumes: Vec<Arc<Volume>> = engine.read().all().cloned().collect();
+    let mounted: HashSet<PathBuf> = linux::mounts::below(&engine.settings.mountpoints())
+        .unwrap_or_default()
+        .into_iter()
+        .map(|mount| mount.target)
+        .collect();
     let mut repairs = Vec::new();
     let mut rebooted = Vec::new();
     for volume in &volumes {
-        if let Some(intent) = volume.pending {
-            repairs.push(finish(engine, volume, intent));
+        let is_mounted = mounted.contains(&engine.settings.mountpoints().join(volume.id.to_string()));
+        if is_mounted {
+            repairs.extend(thaw(engine, volume));
         }
+        repairs.extend(volume.pending.and_then(|intent| finish(engine, volume, intent)));
         let Some(volume) = engine.read().get(volume.id) else { continue };
         repairs.extend(describe(engine, &volume));
         if volume.attachments.is_empty() {
+            if is_mounted && volume.spec.kind() != DriverKind::Tmpfs {
+                let detached = engine.detach_claimed(&volume, |_| true).map(drop);
+                repairs.push(repair(&volume, "it was mounted and nobody holds it; unmounted", detached));
+            }
             continue;
         }
         let (old, same): (Vec<_>, Vec<_>) =
@@ -79,12 +92,11 @@ fn describe(engine: &Engine, volume: &Volume) -> Option<Repair> {
     }
 }
 
-fn finish(engine: &Engine, volume: &Volume, intent: Intent) -> Repair {
-    match intent {
+fn finish(engine: &Engine, volume: &Volume, intent: Intent) -> Option<Repair> {
+    Some(match intent {
         Intent::Create => repair(volume, "its creation was interrupted; undone", engine.destroy_now(volume)),
-        Intent::Destroy => {
-            repair(volume, "its destruction was interrupted; finished", engine.destroy_now(volume))
-        }
+        // It may take long, and nobody waits for it: `expire_trash` goes on with it.
+        Intent::Destroy => return None,
         Intent::Grow { to } => {
             let grown = engine.finish_grow(volume, to).map(drop);
             let failed = grown.is_err();
@@ -98,16 +110,15 @@ fn finish(engine: &Engine, volume: &Volume, intent: Intent) -> Repair {
             }
             said
         }
-    }
+    })
 }
 
 /// The mount of a volume that was attached in this boot: still there, or to be put back where someone holds it.
 fn reattach(engine: &Engine, volume: &Arc<Volume>) -> Option<Repair> {
-    let thawed = thaw(engine, volume);
     let seen = engine.with_driver(volume, "look at", "", |driver, place| Ok(driver.observe(place))).ok()?;
     if let Some(path) = seen.path {
         engine.set_path(volume.id, Some(path));
-        return thawed;
+        return None;
     }
     if seen.device.is_some() {
         // A container's mount namespace still has the device: the volume is in use although our mount is gone.
@@ -117,6 +128,11 @@ fn reattach(engine: &Engine, volume: &Arc<Volume>) -> Option<Repair> {
             "its mount was gone while a container still uses it; mounted again",
             mounted,
         ));
+    }
+    if let Some(problem) = seen.problems.first() {
+        // What can't be seen is not known to be gone.
+        let what = format!("its attachments are kept, as it can't be looked at: {}", problem.what);
+        return Some(Repair { volume: volume.name.to_string(), what, done: false });
     }
     let dropped = engine.drop_attachments(volume, |_| true).map(drop);
     Some(repair(volume, "its attachments were recorded but nothing is mounted; dropped", dropped))

@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::recovery::is_home;
-use crate::{Catalog, Error, Result, Settings, description};
+use crate::{Catalog, Error, PoolSettings, Result, Settings, description};
 use jiff::Timestamp;
 use linux::lock::{LockError, PidLock};
 use model::{Attachment, HolderKind, Volume};
@@ -37,7 +37,7 @@ pub fn rebuild(settings: &Settings, dry_run: bool, now: Timestamp) -> Result<Sca
     })?;
     let mut scanned = Scanned::default();
     for pool in &settings.pools {
-        scan_pool(&pool.path.join("volumes"), &mut scanned)?;
+        scan_pool(pool, &mut scanned)?;
     }
     rename_doubles(&mut scanned);
     note_mounts(settings, &mut scanned, now)?;
@@ -47,7 +47,14 @@ pub fn rebuild(settings: &Settings, dry_run: bool, now: Timestamp) -> Result<Sca
     Ok(scanned)
 }
 
-fn scan_pool(volumes: &Path, scanned: &mut Scanned) -> Result<()> {
+/// Whether any volume is described in this pool.
+pub(crate) fn has_volumes(pool: &Path) -> bool {
+    let homes = std::fs::read_dir(pool.join("volumes")).into_iter().flatten().flatten();
+    homes.into_iter().any(|home| is_home(&home.path()))
+}
+
+fn scan_pool(pool: &PoolSettings, scanned: &mut Scanned) -> Result<()> {
+    let volumes = &pool.path.join("volumes");
     let failed = |source| {
         Error::Kernel(linux::KernelError { op: "read directory", path: Some(volumes.into()), source })
     };
@@ -68,6 +75,12 @@ fn scan_pool(volumes: &Path, scanned: &mut Scanned) -> Result<()> {
             Ok(volume)
                 if home.file_name().is_some_and(|name| name.to_string_lossy() == volume.id.to_string()) =>
             {
+                let mut volume = volume;
+                if volume.spec.pool != pool.name {
+                    let (was, is) = (&volume.spec.pool, &pool.name);
+                    scanned.notes.push(format!("{} was in the pool {was} and is in {is} now", volume.name));
+                    volume.spec.pool = pool.name.clone();
+                }
                 scanned.volumes.push(volume);
             }
             Ok(volume) => {

@@ -1,6 +1,6 @@
 //! The records in memory, for everything that must answer without touching a disk.
 
-use model::{Volume, VolumeId, VolumeName};
+use model::{Intent, Volume, VolumeId, VolumeName};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -54,9 +54,13 @@ impl Table {
         self.volumes.values()
     }
 
-    /// The trash, newest first.
+    /// The trash, newest first; not what is being destroyed, which can't be restored any more.
     pub(crate) fn trash(&self) -> Vec<Arc<Volume>> {
-        let mut trash: Vec<_> = self.all().filter_map(|v| Some((v.trashed()?.at, Arc::clone(v)))).collect();
+        let mut trash: Vec<_> = self
+            .all()
+            .filter(|v| v.pending != Some(Intent::Destroy))
+            .filter_map(|v| Some((v.trashed()?.at, Arc::clone(v))))
+            .collect();
         trash.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.id.cmp(&b.1.id)));
         trash.into_iter().map(|(_, volume)| volume).collect()
     }

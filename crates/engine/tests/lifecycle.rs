@@ -306,7 +306,10 @@ fn run(steps: &[(Verb, Option<Fault>)]) {
             }
             Err(_) => {
                 drop(open);
-                (world.open(Faults::None), true)
+                let open = world.open(Faults::None);
+                // The daemon does so at its start: interrupted destruction goes on.
+                open.expire_trash();
+                (open, true)
             }
         };
         if matches!(verb, Verb::Later) {

@@ -90,29 +90,39 @@ impl Engine {
         if volume.attachments.is_empty() {
             return Ok(volume);
         }
-        Err(Error::InUse { name: volume.name.clone(), holders: self.holder_names(&volume), verb })
+        Err(self.in_use(&volume, verb))
+    }
+
+    pub(crate) fn in_use(&self, volume: &Volume, verb: &'static str) -> Error {
+        Error::InUse { name: volume.name.clone(), holders: self.holder_names(volume), verb }
     }
 
     /// Drops attachments of containers that are known not to run any more, and unmounts if they were the last.
     ///
     /// A Docker Engine that was killed never says that its containers are gone.
     pub(crate) fn drop_stale(&self, volume: &Arc<Volume>) -> Result<Arc<Volume>> {
+        let stale = self.stale(volume);
+        if stale.is_empty() {
+            return Ok(Arc::clone(volume));
+        }
+        tracing::warn!(volume = %volume.name, ?stale, "dropping attachments: no container that uses the volume is running");
+        self.detach_claimed(volume, |attachment| stale.contains(&attachment.id))
+    }
+
+    /// The attachments whose container is known not to run any more.
+    pub(crate) fn stale(&self, volume: &Volume) -> Vec<String> {
         let now = self.clock.now();
-        let settled = |attachment: &Attachment| {
+        let settled = |attachment: &&Attachment| {
             now.duration_since(attachment.since).unsigned_abs() > SETTLING
                 && attachment.holder != HolderKind::Cli
         };
-        if !volume.attachments.iter().any(settled) {
-            return Ok(Arc::clone(volume));
+        let candidates: Vec<_> = volume.attachments.iter().filter(settled).map(|a| a.id.clone()).collect();
+        if candidates.is_empty() {
+            return candidates;
         }
         match self.containers.using(&volume.name) {
-            Ok(uses) if uses.iter().all(|container| !container.is_active()) => {
-                let stale: Vec<_> =
-                    volume.attachments.iter().filter(|a| settled(a)).map(|a| a.id.clone()).collect();
-                tracing::warn!(volume = %volume.name, ?stale, "dropping attachments: no container that uses the volume is running");
-                self.detach_claimed(volume, |attachment| stale.contains(&attachment.id))
-            }
-            _ => Ok(Arc::clone(volume)),
+            Ok(uses) if uses.iter().all(|container| !container.is_active()) => candidates,
+            _ => Vec::new(),
         }
     }
 

@@ -27,7 +27,7 @@ impl Engine {
     pub fn empty_trash(&self, which: Option<&str>, dry_run: bool) -> Result<Vec<Arc<Volume>>> {
         let chosen = match which {
             Some(text) => vec![self.in_trash(text)?],
-            None => self.trash(),
+            None => self.trash().into_iter().chain(self.going()).collect(),
         };
         if dry_run {
             return Ok(chosen);
@@ -46,11 +46,16 @@ impl Engine {
         first_error.map_or(Ok(gone), Err)
     }
 
-    /// Destroys what has expired.
+    /// What is being destroyed, or was when it was interrupted.
+    fn going(&self) -> Vec<Arc<Volume>> {
+        self.read().all().filter(|v| !v.is_live() && v.pending == Some(Intent::Destroy)).cloned().collect()
+    }
+
+    /// Destroys what has expired, and goes on with what was interrupted.
     pub fn expire_trash(&self) -> Vec<Arc<Volume>> {
         let now = self.clock.now();
-        let expired =
-            self.trash().into_iter().filter(|v| v.trashed().is_some_and(|trashed| trashed.expires <= now));
+        let over = |v: &Arc<Volume>| v.trashed().is_some_and(|trashed| trashed.expires <= now);
+        let expired = self.trash().into_iter().filter(over).chain(self.going());
         expired
             .filter(|volume| match self.destroy(volume) {
                 Ok(()) => {
@@ -67,12 +72,10 @@ impl Engine {
 
     fn destroy(&self, volume: &Volume) -> Result<()> {
         let _claim = self.claims.take([volume.id], "destroy")?;
-        // Restored or destroyed while this waited for the claim?
-        match self.read().get(volume.id) {
-            Some(now) if !now.is_live() => {}
-            _ => return Err(Error::NotInTrash(volume.name.to_string())),
-        }
-        let going = self.record(Volume { pending: Some(Intent::Destroy), ..volume.clone() })?;
+        // Restored, and perhaps removed again, or destroyed, while this waited for the claim?
+        let now = self.read().get(volume.id).filter(|now| now.life == volume.life);
+        let Some(now) = now else { return Err(Error::NotInTrash(volume.name.to_string())) };
+        let going = self.record(Volume { pending: Some(Intent::Destroy), ..(*now).clone() })?;
         self.fault(Fault::DestroyRecorded);
         self.destroy_now(&going)
     }

@@ -3,7 +3,7 @@
 use crate::engine::Engine;
 use crate::{Change, Error, Fault, Result};
 use jiff::{SignedDuration, Timestamp};
-use model::{Life, Trashed, Volume, VolumeName};
+use model::{Intent, Life, Trashed, Volume, VolumeName};
 use std::sync::Arc;
 
 impl Engine {
@@ -18,13 +18,21 @@ impl Engine {
             other => other?,
         };
         let volume = self.refuse_if_held_by_someone(&volume, "remove")?;
+        if volume.pending == Some(Intent::Create) {
+            // A creation that failed and could not be undone: there is nothing to keep.
+            self.destroy_now(&volume)?;
+            return Ok((Change::Done, None));
+        }
         let at = self.clock.now();
         let ttl = SignedDuration::try_from(self.settings.trash_ttl).unwrap_or(SignedDuration::MAX);
         let expires = at.checked_add(ttl).unwrap_or(Timestamp::MAX);
         let trashed = Volume { life: Life::Trashed(Trashed { at, expires }), ..(*volume).clone() };
         let trashed = match self.describe_and_record(trashed.clone(), Fault::RemoveDescribed) {
-            // The home is gone, behind our back; there is nothing to describe, and no reason to keep the name.
-            Err(Error::Kernel(error)) if error.is_not_found() => self.record(trashed)?,
+            // The home is gone, behind our back: there is nothing to describe, and no reason to keep the name. Or the pool is
+            // full, and removing is the way to make room: the next start describes it.
+            Err(Error::Kernel(error)) if error.is_not_found() || error.is_no_space() => {
+                self.record(trashed)?
+            }
             other => other?,
         };
         Ok((Change::Done, Some(trashed)))
@@ -36,6 +44,9 @@ impl Engine {
     /// As [`Engine::remove`].
     pub fn check_remove(&self, name: &VolumeName) -> Result<Arc<Volume>> {
         let volume = self.volume(name)?;
-        self.refuse_if_held_by_someone(&volume, "remove")
+        if volume.attachments.len() > self.stale(&volume).len() {
+            return Err(self.in_use(&volume, "remove"));
+        }
+        Ok(volume)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::{Error, Fault, Result};
-use model::{Intent, Life, Volume, VolumeName};
+use model::{Life, Volume, VolumeName};
 use std::sync::Arc;
 
 impl Engine {
@@ -35,12 +35,6 @@ impl Engine {
         let name = as_name.unwrap_or(&volume.name);
         let claim = self.claims.take([volume.id.to_string(), name.to_string()], "restore")?;
         let volume = self.in_trash(&volume.id.to_string())?;
-        if volume.pending == Some(Intent::Destroy) {
-            return Err(Error::Invalid(format!(
-                "the destruction of {} has begun: part of its data may be gone, and it can't be restored",
-                volume.name
-            )));
-        }
         if self.read().live(name).is_some() {
             return Err(Error::NameTaken(name.clone()));
         }
