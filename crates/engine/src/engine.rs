@@ -186,7 +186,14 @@ impl Engine {
 
     /// Describes a volume beside its data, then records it.
     pub(crate) fn describe_and_record(&self, volume: Volume, between: Fault) -> Result<Arc<Volume>> {
-        crate::description::write(&volume, &self.home(&volume)?)?;
+        match crate::description::write(&volume, &self.home(&volume)?) {
+            // Removing and restoring must work on a full disk, where they are needed most. The record is what holds; start-up
+            // makes the description say the same.
+            Err(Error::Kernel(error)) if error.is_no_space() => {
+                tracing::warn!(volume = %volume.name, %error, "its description is written at the next start");
+            }
+            other => other?,
+        }
         self.fault(between);
         self.record(volume)
     }

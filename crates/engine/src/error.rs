@@ -267,6 +267,9 @@ impl Error {
                 path.display()
             ),
             Self::SecondDaemon { pid, .. } => format!("stop process {pid} first, or give another state directory"),
+            Self::Kernel(error) if error.is_no_space() => {
+                "free space there (`everhold pool ls`, `everhold trash empty`), then try again".into()
+            }
             Self::Kernel(_) => "see `everhold doctor` and the kernel log (`dmesg`)".into(),
         }
     }

@@ -108,7 +108,10 @@ impl Engine {
         self.with_driver(volume, "create", STATE_UNDONE, |driver, place| driver.create(place))?;
         self.fault(Fault::CreateMade);
         let ready = Volume { pending: None, ..volume.clone() };
-        self.describe_and_record(ready, Fault::CreateDescribed)
+        // Strictly: a new volume without a description would be lost with the catalog.
+        crate::description::write(&ready, &self.home(&ready)?)?;
+        self.fault(Fault::CreateDescribed);
+        self.record(ready)
     }
 
     /// Takes back a creation that failed. If even that fails, start-up tries again.

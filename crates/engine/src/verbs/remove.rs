@@ -28,11 +28,8 @@ impl Engine {
         let expires = at.checked_add(ttl).unwrap_or(Timestamp::MAX);
         let trashed = Volume { life: Life::Trashed(Trashed { at, expires }), ..(*volume).clone() };
         let trashed = match self.describe_and_record(trashed.clone(), Fault::RemoveDescribed) {
-            // The home is gone, behind our back: there is nothing to describe, and no reason to keep the name. Or the pool is
-            // full, and removing is the way to make room: the next start describes it.
-            Err(Error::Kernel(error)) if error.is_not_found() || error.is_no_space() => {
-                self.record(trashed)?
-            }
+            // The home is gone, behind our back: there is nothing to describe, and no reason to keep the name.
+            Err(Error::Kernel(error)) if error.is_not_found() => self.record(trashed)?,
             other => other?,
         };
         Ok((Change::Done, Some(trashed)))

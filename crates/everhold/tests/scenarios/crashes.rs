@@ -193,3 +193,80 @@ fn a_lost_catalog_is_rebuilt_from_the_descriptions() {
     );
     sandbox.fails(&["recover", "--scan", "--config", config]);
 }
+
+#[test]
+fn growing_an_unused_volume_can_be_killed_at_any_moment() {
+    let mut sandbox = alone();
+    let mut interrupted = 0;
+    for round in 0_u64..12 {
+        let name = format!("data{round}");
+        sandbox.ok(&["volume", "create", &name, "-o", "size=256MiB"]);
+        write_data(&sandbox, &name);
+        let growing = std::thread::scope(|scope| {
+            let client = scope.spawn(|| sandbox.run(&["volume", "grow", &name, "60GiB"]));
+            // From before the first step to after the last one.
+            std::thread::sleep(std::time::Duration::from_millis(15 + round * 12));
+            let killed = std::process::Command::new("kill").args(["-9", &sandbox.pid().to_string()]).status();
+            assert!(killed.expect("kill").success());
+            client.join().expect("the client")
+        });
+        interrupted += usize::from(!growing.status.success());
+        sandbox.wait_for_crash().start();
+        assert_data(&sandbox, &name);
+        sandbox.ok(&["volume", "grow", &name, "60GiB"]);
+        assert_data(&sandbox, &name);
+        let home = sandbox.pool().join("volumes").join(id(&sandbox, &name));
+        let check = std::process::Command::new("e2fsck").args(["-f", "-n"]).arg(home.join("image")).output();
+        assert!(check.expect("e2fsck").status.success(), "the file system is whole");
+        sandbox.ok(&["volume", "rm", &name]);
+        sandbox.ok(&["trash", "empty", "--yes"]);
+    }
+    assert!(interrupted > 0, "no growth was interrupted: this proves nothing");
+}
+
+#[test]
+fn a_lost_catalog_is_not_a_new_installation() {
+    let mut sandbox = alone();
+    sandbox.ok(&["volume", "create", "data", "-o", "size=32MiB"]);
+    write_data(&sandbox, "data");
+    sandbox.stop();
+    let catalog = sandbox.state().join("catalog.redb");
+    for lose in [|path: &PathBuf| std::fs::remove_file(path), |path: &PathBuf| std::fs::write(path, "")] {
+        lose(&catalog).unwrap();
+        let told = sandbox.start_in_vain();
+        assert!(told.contains("recover --scan"), "{told}");
+    }
+    let config = sandbox.config_file();
+    sandbox.ok(&["recover", "--scan", "--config", config.to_str().unwrap()]);
+    sandbox.start();
+    assert_data(&sandbox, "data");
+}
+
+#[test]
+fn a_read_only_volume_that_was_left_writable_is_mounted_anew() {
+    let mut sandbox = alone();
+    sandbox.ok(&["volume", "create", "sealed", "-o", "size=320MiB", "-o", "fs=xfs", "-o", "readonly=true"]);
+    sandbox.stop();
+    // What a growth that is killed leaves.
+    let volumes = std::fs::read_dir(sandbox.pool().join("volumes")).unwrap();
+    let home = volumes.flatten().next().unwrap().path();
+    let at = sandbox.state().join("mnt").join(home.file_name().unwrap());
+    let leave = || {
+        std::fs::create_dir(&at).unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-o", "loop"])
+            .arg(home.join("image"))
+            .arg(&at)
+            .status();
+        assert!(mounted.unwrap().success());
+    };
+    leave();
+    sandbox.start();
+    assert_eq!(in_kernel(&sandbox), (0, 0), "start-up unmounts what nobody holds");
+    leave();
+    let path = PathBuf::from(sandbox.ok(&["volume", "mount", "sealed", "--id", "h"]).trim());
+    let error = std::fs::write(path.join("file"), "x").unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    sandbox.ok(&["volume", "unmount", "sealed", "--id", "h"]);
+    assert_eq!(in_kernel(&sandbox), (0, 0));
+}

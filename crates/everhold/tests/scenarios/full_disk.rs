@@ -80,17 +80,55 @@ fn writers_are_held_before_the_disk_is_full_and_go_on_when_space_returns() {
 
 #[test]
 fn the_guard_lets_writers_go_when_the_daemon_dies() {
+    held_and_killed(false);
+}
+
+#[test]
+fn a_guard_that_is_killed_is_replaced() {
+    held_and_killed(true);
+}
+
+/// The process IDs of the daemon's guards.
+fn guards(sandbox: &Sandbox) -> Vec<String> {
+    let children = format!("/proc/{0}/task", sandbox.pid());
+    let threads = std::fs::read_dir(children).unwrap().flatten();
+    let text: String =
+        threads.filter_map(|t| std::fs::read_to_string(t.path().join("children")).ok()).collect();
+    let is_guard = |pid: &&str| {
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("\0guard"))
+    };
+    text.split_whitespace().filter(is_guard).map(str::to_owned).collect()
+}
+
+fn held_and_killed(guard_first: bool) {
     let (mut sandbox, disk) = with_pool("96MiB", "10%", 1024 * MIB);
     sandbox.start();
     sandbox.ok(&["volume", "create", "data", "-o", "size=256MiB"]);
     let path = PathBuf::from(sandbox.ok(&["volume", "mount", "data", "--id", "h"]).trim());
     std::fs::write(path.join("file"), "x").unwrap();
     let filler = fill(&disk, 64 * MIB);
-    until("the writers are held", Duration::from_secs(20), || sandbox.ok(&["status"]).contains("held"));
+    until("the writers are held", Duration::from_secs(60), || {
+        sandbox.json(&["volume", "inspect", "data"])["held"] == serde_json::json!(true)
+    });
     let (told, finished) = std::sync::mpsc::channel();
     let at = path.clone();
     let writer = std::thread::spawn(move || told.send(std::fs::write(at.join("other"), "y").is_ok()));
     assert!(finished.recv_timeout(Duration::from_secs(1)).is_err(), "the writer waits");
+    if guard_first {
+        let first = guards(&sandbox);
+        assert_eq!(first.len(), 1);
+        assert!(std::process::Command::new("kill").args(["-9", &first[0]]).status().unwrap().success());
+        until("another guard is there", Duration::from_secs(10), || {
+            guards(&sandbox).iter().any(|pid| *pid != first[0])
+        });
+        until("it knows what is frozen", Duration::from_secs(10), || {
+            let descriptors =
+                std::fs::read_dir(format!("/proc/{}/fd", guards(&sandbox)[0])).unwrap().flatten();
+            descriptors
+                .filter_map(|fd| std::fs::read_link(fd.path()).ok())
+                .any(|file| file.starts_with(sandbox.state()))
+        });
+    }
     sandbox.kill();
     assert_eq!(finished.recv_timeout(Duration::from_secs(10)), Ok(true), "the guard has thawed");
     writer.join().unwrap().unwrap();
@@ -168,7 +206,11 @@ fn a_full_disk_under_the_catalog() {
         let name = format!("new{n}");
         let made = sandbox.run(&["volume", "create", &name, "-o", "size=16MiB"]).status.success();
         std::fs::remove_file(filler).unwrap();
-        sandbox.kill().start();
+        // No restart: with space back, verbs work again at once, and after one everything is as before it.
+        sandbox.ok(&["volume", "label", "data", &format!("step={n}")]);
+        if n == 1 {
+            sandbox.kill().start();
+        }
         let listed = sandbox.ok(&["volume", "ls"]);
         assert!(listed.contains("data"), "{listed}");
         assert_eq!(
@@ -179,4 +221,37 @@ fn a_full_disk_under_the_catalog() {
         let known = volumes(&sandbox, "volume").len();
         assert_eq!(std::fs::read_dir(sandbox.dir().join("pool/volumes")).unwrap().count(), known);
     }
+}
+
+#[test]
+fn a_full_pool_can_be_freed_by_removing_volumes() {
+    let (mut sandbox, disk) = with_pool("off", "0%", 160 * MIB);
+    sandbox.start();
+    sandbox.ok(&["volume", "create", "large", "-o", "size=64MiB", "-o", "provisioning=thick"]);
+    let filler = fill(&disk, 0);
+    sandbox.ok(&["volume", "rm", "large"]);
+    sandbox.ok(&["trash", "restore", "large", "--as", "back"]);
+    sandbox.ok(&["volume", "rm", "back"]);
+    sandbox.ok(&["trash", "empty", "--yes"]);
+    assert!(linux::fs::space(&disk).unwrap().available > 60 * MIB, "the space is back");
+    std::fs::remove_file(filler).unwrap();
+}
+
+#[test]
+fn a_thick_volume_leaves_room_for_what_others_have_written_already() {
+    let (mut sandbox, disk) = with_pool("32MiB", "3%", 1024 * MIB);
+    sandbox.start();
+    sandbox.ok(&["volume", "create", "thin", "-o", "size=800MiB"]);
+    let path = PathBuf::from(sandbox.ok(&["volume", "mount", "thin", "--id", "h"]).trim());
+    std::fs::write(path.join("dirty"), vec![7; 300 * MIB as usize]).unwrap();
+    let free = linux::fs::space(&disk).unwrap().available / MIB;
+    let size = format!("size={}MiB", free - 80);
+    let made = sandbox.run(&["volume", "create", "thick", "-o", &size, "-o", "provisioning=thick"]);
+    // Either it was refused, or all of the data was on the disk by then; the writer is told of no error in any case.
+    std::fs::File::open(path.join("dirty")).and_then(|file| file.sync_all()).expect("nothing is lost");
+    if !made.status.success() {
+        assert_eq!(made.status.code(), Some(7), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+    assert_eq!(std::fs::read(path.join("dirty")).unwrap(), vec![7; 300 * MIB as usize]);
+    sandbox.ok(&["volume", "unmount", "thin", "--id", "h"]);
 }
