@@ -141,10 +141,15 @@ impl Engine {
         if thin.is_empty() && state == Hold::Open {
             return Ok(LOOK_SELDOM);
         }
-        let dirty = self.own_dirty(&thin)?;
-        let free = space.available.saturating_sub(dirty);
         // Some way above the line, so that a pool at the line does not flutter.
-        let clear = free > line.saturating_add(line / 4);
+        let enough = line.saturating_add(line / 4);
+        let mut dirty = linux::host::dirty_bytes()?;
+        if space.available.saturating_sub(dirty) <= enough {
+            // Only now is it worth asking every volume.
+            dirty = self.own_dirty(&thin)?;
+        }
+        let free = space.available.saturating_sub(dirty);
+        let clear = free > enough;
         match state {
             Hold::Held { .. } if clear => {
                 self.release_held(pool, Hold::Open);

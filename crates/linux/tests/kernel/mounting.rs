@@ -243,3 +243,18 @@ fn a_namespace_of_its_own_is_not_in_our_table() {
     assert!(host::has_cap_sys_admin().unwrap());
     assert!(host::io_scheduler(sandbox.path().metadata().unwrap().dev()).is_ok());
 }
+
+#[test]
+fn a_mount_point_is_told_from_a_directory_at_no_cost() {
+    let sandbox = Sandbox::new();
+    let at = sandbox.dir("at");
+    assert!(!mounts::is_mount_point(&at).unwrap());
+    assert!(!mounts::is_mount_point(&at.join("absent")).unwrap());
+    mounts::mount(Path::new("none"), &at, "tmpfs", MountFlags::empty(), "size=64k").unwrap();
+    assert!(mounts::is_mount_point(&at).unwrap());
+    mounts::unmount(&at).unwrap();
+    // A bind mount of the same file system too, which has the same device number as its parent.
+    mounts::bind(&sandbox.dir("other"), &at, false).unwrap();
+    assert!(mounts::is_mount_point(&at).unwrap());
+    mounts::unmount(&at).unwrap();
+}

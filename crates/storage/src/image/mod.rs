@@ -121,7 +121,7 @@ impl Driver for ImageDriver {
     fn usage(&self, place: &Place<'_>) -> Result<Usage> {
         let files = Files::of(place);
         let allocated = Some(linux::fs::allocated(&files.image)?);
-        if mounts::at(place.mountpoint)?.is_none() {
+        if !mounts::is_mount_point(place.mountpoint)? {
             return Ok(Usage { size: place.spec.size().map(Size::bytes), allocated, ..Usage::default() });
         }
         Usage::of_file_system(place.mountpoint, allocated)
@@ -136,7 +136,8 @@ impl Driver for ImageDriver {
     }
 
     fn freezable(&self, place: &Place<'_>) -> Option<PathBuf> {
-        mounts::at(place.mountpoint).ok().flatten().map(|_| place.mountpoint.to_owned())
+        let mounted = mounts::is_mount_point(place.mountpoint).unwrap_or(false);
+        mounted.then(|| place.mountpoint.to_owned())
     }
 }
 
