@@ -49,7 +49,7 @@ fn image(fs: FsKind, provisioning: Provisioning, size: Size, grown: Size) -> Fix
         abilities: Abilities {
             files: true,
             limit: true,
-            grows_attached: fs == FsKind::Xfs || may_use_reserved_resources(),
+            grows_here: fs == FsKind::Xfs || may_use_reserved_resources(),
             grows_to: Some(grown),
             attaches: true,
             detaches: true,
@@ -111,7 +111,7 @@ fn dir(root: &Path, size: Option<Size>) -> Fixture {
         abilities: Abilities {
             files: true,
             limit: size.is_some(),
-            grows_attached: true,
+            grows_here: true,
             grows_to: size.map(|size| size.saturating_add(size)),
             attaches: false,
             detaches: true,
@@ -166,7 +166,7 @@ fn tmpfs() {
         abilities: Abilities {
             files: true,
             limit: true,
-            grows_attached: true,
+            grows_here: true,
             grows_to: Some(Size::from_mib(32)),
             attaches: true,
             detaches: false,
@@ -188,7 +188,7 @@ fn sim() {
         abilities: Abilities {
             files: false,
             limit: false,
-            grows_attached: true,
+            grows_here: true,
             grows_to: Some(Size::from_gib(32)),
             attaches: true,
             detaches: true,

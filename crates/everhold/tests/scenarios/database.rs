@@ -1,14 +1,9 @@
 //! A database that commits while things happen to everything around it.
 
 use crate::postgres::{Writer, assert_all_there, assert_no_errors, sql, start};
-use crate::{in_kernel, with_docker};
+use crate::{growing_fs, in_kernel, with_docker};
 use std::time::Duration;
 use testkit::until;
-
-/// The file system that can grow under its users: for ext4 the kernel wants a capability that not every test host gives.
-fn growing_fs() -> &'static str {
-    if linux::host::has_cap_sys_resource().expect("capabilities") { "fs=ext4" } else { "fs=xfs" }
-}
 
 #[test]
 fn the_daemon_is_killed_while_the_database_commits() {

@@ -1,7 +1,7 @@
 //! A host disk that runs full, in every step, and is freed again.
 
 use crate::postgres::{Writer, assert_all_there, assert_no_errors, start};
-use crate::{sandbox, volumes};
+use crate::{growing_fs, sandbox, volumes};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -141,7 +141,7 @@ fn held_and_killed(guard_first: bool) {
 const LEAVE: [u64; 8] = [0, 8 << 10, 64 << 10, 256 << 10, MIB, 2 * MIB, 8 * MIB, 24 * MIB];
 
 #[test]
-fn a_full_disk_in_every_step_of_create_and_grow() {
+fn a_full_disk_in_every_step_of_create() {
     let (mut sandbox, disk) = with_pool("off", "0%", 160 * MIB);
     sandbox.start();
     let mut refused = 0;
@@ -174,15 +174,22 @@ fn a_full_disk_in_every_step_of_create_and_grow() {
         std::fs::remove_file(filler).unwrap();
     }
     assert!(refused >= LEAVE.len() / 2, "the disk was hardly ever full: {refused}");
+}
 
-    sandbox.ok(&["volume", "create", "data", "-o", "size=16MiB", "-o", "provisioning=thick"]);
+#[test]
+fn a_full_disk_in_every_step_of_grow() {
+    let (mut sandbox, disk) = with_pool("off", "0%", 768 * MIB);
+    sandbox.start();
+    let thick =
+        ["volume", "create", "data", "-o", "size=320MiB", "-o", "provisioning=thick", "-o", growing_fs()];
+    sandbox.ok(&thick);
     let path = PathBuf::from(sandbox.ok(&["volume", "mount", "data", "--id", "h"]).trim());
     std::fs::write(path.join("file"), "kept").unwrap();
     sandbox.ok(&["volume", "unmount", "data", "--id", "h"]);
     let mut refused = 0;
     for (step, leave) in (1..).zip(LEAVE) {
         let filler = fill(&disk, leave);
-        let size = format!("{}MiB", 16 + 4 * step);
+        let size = format!("{}MiB", 320 + 16 * step);
         if let Some(7) = sandbox.run(&["volume", "grow", "data", &size]).status.code() {
             refused += 1;
         }

@@ -200,8 +200,8 @@ fn grow_attached(driver: &dyn Driver, fixture: &Fixture) {
         write(&path, "kept", "yes");
     }
     let before = driver.usage(&volume.place()).expect("usage").size;
-    if !fixture.abilities.grows_attached {
-        let error = driver.grow(&volume.place(), to).expect_err("it can't grow attached");
+    if !fixture.abilities.grows_here {
+        let error = driver.grow(&volume.place(), to).expect_err("it can't grow here");
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
         assert_eq!(driver.usage(&volume.place()).expect("usage").size, before, "refused, and unchanged");
         assert_eq!(driver.observe(&volume.place()).problems, []);
@@ -229,7 +229,7 @@ fn grow_attached(driver: &dyn Driver, fixture: &Fixture) {
 }
 
 fn grow_detached(driver: &dyn Driver, fixture: &Fixture) {
-    let Some(to) = fixture.abilities.grows_to else { return };
+    let Some(to) = fixture.abilities.grows_to.filter(|_| fixture.abilities.grows_here) else { return };
     let mut volume = Volume::created(driver, fixture, fixture.spec.clone());
     let path = volume.attach().path;
     if fixture.abilities.files {
@@ -285,8 +285,8 @@ fn the_size_is_a_limit(driver: &dyn Driver, fixture: &Fixture) {
     let size = volume.spec.size().expect("a limit is a size");
     let held = fill_and_free(&volume, &path, size);
     if let Some(to) = fixture.abilities.grows_to {
-        if !fixture.abilities.grows_attached {
-            volume.detach();
+        if !fixture.abilities.grows_here {
+            return volume.end();
         }
         volume.grow(to);
         volume.attach();

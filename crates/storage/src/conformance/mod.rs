@@ -47,8 +47,8 @@ pub struct Abilities {
     pub limit: bool,
     /// The size that the volume can grow to. `None`: it has no size.
     pub grows_to: Option<Size>,
-    /// It grows while it is attached. If not, growing is refused then, and changes nothing.
-    pub grows_attached: bool,
+    /// This host lets it grow. If not, growing is refused and changes nothing.
+    pub grows_here: bool,
     /// Attaching changes something, and so does detaching a volume that is attached.
     pub attaches: bool,
     /// [`Driver::detach`] undoes the attachment. If not, the volume stays attached until it is destroyed.

@@ -4,7 +4,7 @@ use super::ImageDriver;
 use super::files::{self, Files, failed};
 use crate::{Attached, Error, Place, Result};
 use linux::Change;
-use linux::command::{CommandError, Tool};
+use linux::command::{CommandError, Output, Tool};
 use linux::loopdev::{self, LoopHandle, LoopOptions};
 use linux::mounts::{self, MountFlags};
 use linux::superblock::Superblock;
@@ -13,15 +13,16 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const E2FSCK: Tool = Tool::new("e2fsck");
 const RESIZE2FS: Tool = Tool::new("resize2fs");
-const E2UNDO: Tool = Tool::new("e2undo");
 const XFS_GROWFS: Tool = Tool::new("xfs_growfs");
 
 /// Checking and resizing take as long as the volume is large, and end badly when they are cut off.
 const REPAIR: Duration = Duration::from_secs(3600);
+/// How long to wait for a growth that is under way already.
+const ANOTHER_GROWTH: Duration = Duration::from_secs(60);
 /// The block size of the loop device unless the file system's own is smaller.
 const BLOCK: u32 = 4096;
 
@@ -56,7 +57,6 @@ impl ImageDriver {
             return Ok(device);
         }
         files.check_size(&file, image.size)?;
-        self.undo_half_growth(files)?;
         let superblock = files.check_identity(&file, place.id, image.fs)?;
         let block_size = self.check_file_system(files, &superblock)?;
         let options = LoopOptions { read_only: false, direct_io: true, block_size };
@@ -151,68 +151,49 @@ impl ImageDriver {
         done
     }
 
-    /// Grows the file system to its device or file. Says whether there was anything to grow.
+    /// Grows the file system to its device, by the kernel alone, whether the volume is in use or not: its own growth is
+    /// journaled, so that it can be interrupted like any other write. (resize2fs on an image that nobody uses needs no
+    /// privilege, but killed half-way it leaves a file system that can't be mounted; its undo files, as of e2fsprogs 1.47.0,
+    /// damage file systems with 1 KiB blocks.) Says whether there was anything to grow.
     pub(super) fn grow_file_system(&self, place: &Place<'_>, image: &Image, files: &Files) -> Result<bool> {
-        let in_use = mounts::at(place.mountpoint)?.is_some() || loopdev::find(&files.open()?)?.is_some();
-        // The kernel's own growth is journaled, and as good as any other write when it is interrupted.
-        let by_kernel = in_use || linux::host::has_cap_sys_resource()?;
-        if image.fs == FsKind::Ext4 && !by_kernel {
-            return self.grow_ext4_file(files);
-        }
         self.with_mounted(place, image, files, |device, mountpoint| {
             device.refresh_size()?;
             let before = linux::fs::space(mountpoint)?.total;
             match image.fs {
-                FsKind::Ext4 => {
-                    self.run(RESIZE2FS, &[device.path().as_os_str()]).map_err(explain_permission)?
-                }
-                FsKind::Xfs => self.run(XFS_GROWFS, &[OsStr::new("-d"), mountpoint.as_os_str()])?,
+                FsKind::Ext4 => RESIZE2FS.run(&[device.path().as_os_str()], REPAIR)?,
+                FsKind::Xfs => grow_xfs(mountpoint)?,
             };
             Ok(linux::fs::space(mountpoint)?.total > before)
         })
     }
+}
 
-    /// An ext4 that nobody uses grows in its file, with no mount and no privilege. What resize2fs overwrites is kept
-    /// until it has finished: killed half-way, it leaves a file system that can't be mounted.
-    fn grow_ext4_file(&self, files: &Files) -> Result<bool> {
-        self.undo_half_growth(files)?;
-        // resize2fs wants a file system that was checked since it was last mounted.
-        self.check_ext4(files, &["-f", "-p"])?;
-        let arguments = [OsStr::new("-z"), files.undo.as_os_str(), files.image.as_os_str()];
-        let said = RESIZE2FS.run(&arguments, REPAIR)?;
-        files.open()?.sync_all().map_err(|source| failed("fsync", &files.image, source))?;
-        files::remove_file(&files.undo)?;
-        Ok(!said.stderr.contains("Nothing to do"))
-    }
-
-    /// Takes back a growth that was interrupted, if one was. Nobody uses the volume.
-    fn undo_half_growth(&self, files: &Files) -> Result<()> {
-        if !files.undo.exists() {
-            return Ok(());
+/// A growth whose program was killed goes on in the kernel for a moment, and XFS allows one at a time.
+fn grow_xfs(mountpoint: &Path) -> std::result::Result<Output, CommandError> {
+    let begun = Instant::now();
+    loop {
+        match XFS_GROWFS.run(&[OsStr::new("-d"), mountpoint.as_os_str()], REPAIR) {
+            Err(CommandError::Failed { stderr, .. })
+                if stderr.contains("in progress already") && begun.elapsed() < ANOTHER_GROWTH =>
+            {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            other => return other,
         }
-        // -f: the interrupted program did not finish the undo file either. What e2undo could not do, e2fsck shows.
-        let arguments = [OsStr::new("-f"), files.undo.as_os_str(), files.image.as_os_str()];
-        if let Err(error) = E2UNDO.run(&arguments, REPAIR) {
-            tracing::warn!(path = %files.image.display(), %error, "while a growth was taken back");
-        }
-        self.check_ext4(files, &["-f", "-p"])?;
-        files::remove_file(&files.undo)?;
-        tracing::warn!(path = %files.image.display(), "took back a growth that had been interrupted");
-        Ok(())
     }
 }
 
-/// ext4 grows under its users only for a process with a capability that a container or a service may lack.
-fn explain_permission(error: Error) -> Error {
-    match &error {
-        Error::Tool(CommandError::Failed { stderr, .. }) if stderr.contains("Permission denied") => Error::Unsupported {
-            what: "the kernel refuses to grow ext4 while it is in use: the daemon lacks CAP_SYS_RESOURCE".into(),
-            instead: "start the daemon with that capability (the packaged systemd unit has it); or stop the volume's \
-                      containers and grow it then; or use fs=xfs"
-                .into(),
-        },
-        _ => error,
+/// ext4 grows only for a process with a capability that a container or a sandbox may lack.
+pub(super) fn refuse_without_capability(fs: FsKind) -> Result<()> {
+    if fs != FsKind::Ext4 || linux::host::has_cap_sys_resource()? {
+        return Ok(());
     }
+    Err(Error::Unsupported {
+        what: "the kernel grows ext4 only for a process with CAP_SYS_RESOURCE, which this daemon lacks".into(),
+        instead: "start the daemon with that capability (the packaged systemd unit has it), or use fs=xfs, which does not \
+                  need it"
+            .into(),
+    })
 }
 
 /// Flags and data for `mount(2)`.

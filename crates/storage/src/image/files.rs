@@ -22,8 +22,6 @@ pub(super) fn failed(op: &'static str, path: &Path, source: io::Error) -> Kernel
 pub(super) struct Files {
     pub(super) image: PathBuf,
     pub(super) seed: PathBuf,
-    /// What undoes a growth that was interrupted while nobody used the volume.
-    pub(super) undo: PathBuf,
 }
 
 impl Files {
@@ -32,8 +30,8 @@ impl Files {
     }
 
     fn named(place: &Place<'_>, image: &str) -> Self {
-        let [image, seed, undo] = [image, "seed", "undo"].map(|name| place.home.join(name));
-        Self { image, seed, undo }
+        let [image, seed] = [image, "seed"].map(|name| place.home.join(name));
+        Self { image, seed }
     }
 
     /// While the volume is being made, its image has another name: what is called `image` is whole.
@@ -107,12 +105,11 @@ impl Files {
     pub(super) fn remove(&self) -> Result<Change> {
         linux::fs::remove_tree(&self.seed)
             .or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })?;
-        remove_file(&self.undo)?;
         remove_file(&self.image)
     }
 }
 
-pub(super) fn remove_file(path: &Path) -> Result<Change> {
+fn remove_file(path: &Path) -> Result<Change> {
     match std::fs::remove_file(path) {
         Ok(()) => Ok(Change::Done),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Change::AlreadyThere),

@@ -80,6 +80,7 @@ impl Driver for ImageDriver {
 
     fn grow(&self, place: &Place<'_>, to: Size) -> Result<Change> {
         let image = image(place)?;
+        attach::refuse_without_capability(image.fs)?;
         let mounted_read_only = mounts::at(place.mountpoint)?.is_some_and(|mount| mount.read_only());
         if mounted_read_only {
             return Err(Error::Unsupported {
@@ -103,16 +104,7 @@ impl Driver for ImageDriver {
 
     fn destroy(&self, place: &Place<'_>) -> Result<Change> {
         self.unmount(place.mountpoint)?;
-        let whole = Files::of(place);
-        if whole.image.exists()
-            && whole.open().is_ok_and(|file| loopdev::find(&file).is_ok_and(|found| found.is_some()))
-        {
-            return Err(Error::Refused {
-                what: format!("{} is still in use by a loop device", whole.image.display()),
-                instead: "nothing was deleted; `losetup -j` and `everhold volume holders` show who has it"
-                    .into(),
-            });
-        }
+        self.refuse_while_on_loop(&Files::of(place))?;
         let half = Files::unfinished(place).remove()?;
         let whole = Files::of(place).remove()?;
         Ok(if half == Change::Done { half } else { whole })
@@ -141,7 +133,30 @@ impl Driver for ImageDriver {
     }
 }
 
+/// A device goes with its last user, and may have one for a moment: someone who looks through all of them.
+const LOOP_GOES: Duration = Duration::from_secs(2);
+
 impl ImageDriver {
+    /// A last look before the image is deleted: whoever still has it would lose it.
+    fn refuse_while_on_loop(&self, files: &Files) -> Result<()> {
+        let Ok(file) = files.open() else { return Ok(()) };
+        let begun = std::time::Instant::now();
+        while let Some(device) = loopdev::find(&file)? {
+            if begun.elapsed() > LOOP_GOES {
+                return Err(Error::Refused {
+                    what: format!("{} is still in use by {}", files.image.display(), device.path().display()),
+                    instead:
+                        "nothing was deleted; `everhold volume holders` and `losetup -j` show who has it"
+                            .into(),
+                });
+            }
+            // Our own handle is one of those users.
+            drop(device);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
     fn look(&self, place: &Place<'_>, seen: &mut Observation) -> Result<()> {
         let image = image(place)?;
         if image.fs == FsKind::Ext4 && image.size < JOURNAL_FROM {
