@@ -129,7 +129,7 @@ volume() {
   local name=$1 path
   shift
   everhold volume create "$name" "${@/#/-o}" >/dev/null
-  path=$(everhold volume mount --id bench "$name")
+  path=$(everhold volume mount --id bench "$name" 2>/dev/null)
   mkdir -p "$dir/at/$name"
   mount --bind "$path" "$dir/at/$name"
 }

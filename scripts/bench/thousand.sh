@@ -51,13 +51,13 @@ REQUEST
   everhold volume create probe -o driver=image -o size=16MiB >/dev/null
   attach_and_detach "$rounds" few
   local attached=$((count / 5))
-  for ((i = 0; i < attached; i++)); do everhold volume mount --id bench "many$((i * 2))" >/dev/null; done
+  for ((i = 0; i < attached; i++)); do everhold volume mount --id bench "many$((i * 2))" >/dev/null 2>&1; done
   attach_and_detach "$rounds" many
   result attach-few 'everhold volume mount, image, none other attached' "$(of attach-few)" ms
   result attach-many "everhold volume mount, image, $attached others attached" "$(of attach-many)" ms
   stop_daemon KILL
   result start-attached "start to the first answer, $attached images attached, after kill -9" "$(start_daemon)" ms '<=' 1000
-  for ((i = 0; i < attached; i++)); do everhold volume unmount "many$((i * 2))" bench >/dev/null; done
+  for ((i = 0; i < attached; i++)); do everhold volume unmount --id bench "many$((i * 2))" >/dev/null; done
 }
 
 attach_and_detach() {

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # What can be set for a file system in an image on a loop device, each setting against what Everhold does now.
 # usage: scripts/bench/tried.sh [SETTING…]           (default: all; the names are those of the table below)
-# Environment: ROUNDS=5, SECONDS_EACH=8, SCALE=10, BENCH_DIR=/var/tmp
+# Environment: ROUNDS=6, SECONDS_EACH=4, SCALE=10, BENCH_DIR=/var/tmp
 #
-# Images made by hand, no daemon. In each round every setting runs one slice, and the reference one slice after every two
-# settings; a slice counts as its ratio to the mean of the reference slices before and after it. Prints the medians.
+# Images made by hand, no daemon. In each round every setting runs one slice in random order, and the reference one before
+# every third. Prints a setting's upper quartile against the reference's, and the same of the medians.
 set -euo pipefail
 # shellcheck source=scripts/as-root.sh
 . "$(dirname "$0")/../as-root.sh"
@@ -33,12 +33,10 @@ declare -A settings=(
   [stride]='mkfs=-E@stride=16,stripe-width=16'
   [noatime]='mount=discard,noatime'
   [lazytime]='mount=discard,lazytime'
-  [commit-30]='mount=discard,commit=30'
   [writeback]='mount=discard,data=writeback'
   [nobarrier]='mount=discard,nobarrier'
   [xfs]='fs=xfs'
   [xfs-log-64M]='fs=xfs mkfs=-l@size=64m'
-  [xfs-logbufs]='fs=xfs mount=discard,logbufs=8,logbsize=256k'
   [buffered]='dio=off'
   [mq-deadline]='queue=scheduler:mq-deadline'
   [requests-256]='queue=nr_requests:256'
@@ -46,7 +44,7 @@ declare -A settings=(
   [rq-affinity]='queue=rq_affinity:2'
 )
 all=(sector-512 thick written nodiscard journal-16M journal-128M journal-256M fast-commit journal-async no-journal stride noatime lazytime
-  commit-30 writeback nobarrier xfs xfs-log-64M xfs-logbufs buffered mq-deadline requests-256 no-wbt rq-affinity host)
+  writeback nobarrier xfs xfs-log-64M buffered mq-deadline requests-256 no-wbt rq-affinity host)
 
 # make NAME: its image, loop device, mount in $dir/at/NAME, and a running copy of the template.
 make() {
@@ -77,9 +75,9 @@ names=("$@")
 (($#)) || names=("${all[@]}")
 for name in "${names[@]}"; do [[ -v settings[$name] ]] || die "no setting is called $name"; done
 
-quick='' scale=${SCALE:-10} rounds=${ROUNDS:-5} seconds=${SECONDS_EACH:-8}
+quick='' scale=${SCALE:-10} rounds=${ROUNDS:-6} seconds=${SECONDS_EACH:-4}
 scratch
-say "$((${#names[@]} + 1)) settings in $dir, $rounds rounds, about $((rounds * (${#names[@]} * 3 / 2 + 1) * (seconds + 5) / 60 + 2)) minutes …"
+say "$((${#names[@]} + 1)) settings in $dir, $rounds rounds, about $((rounds * (${#names[@]} * 4 / 3 + 1) * (seconds + 3) / 60 + 2)) minutes …"
 pg_template "$scale"
 declare -A ports
 port=5401
@@ -97,36 +95,30 @@ for name in reference "${names[@]}"; do
   [[ $name == reference ]] || usable+=("$name")
 done
 
-# slice NAME: tps and fsyncs per second.
-slice() { echo "$(pg_slice "$dir/at/$1" "${ports[$1]}" "$seconds") $(fio_slice "$dir/at/$1" fsync 2)"; }
-# The mean of two slices.
-mean() { awk -v a="$1" -v b="$2" 'BEGIN { split(a, x, " "); split(b, y, " "); print (x[1] + y[1]) / 2, (x[2] + y[2]) / 2 }'; }
+# slice NAME: one slice of each, kept as tps-NAME and sync-NAME.
+slice() {
+  sample "tps-$1" "$(pg_slice "$dir/at/$1" "${ports[$1]}" "$seconds")"
+  sample "sync-$1" "$(fio_slice "$dir/at/$1" fsync 1)"
+}
+# What disturbs only slows: the upper quartile says more about a setting than the median does.
+quartile() { samples "$1" | sort -g | awk '{ v[NR] = $1 } END { print v[int((3 * NR + 3) / 4)] }'; }
+quartiles() { awk -v a="$(quartile "$1-$2")" -v b="$(quartile "$1-reference")" 'BEGIN { printf "%.2f", a / b }'; }
+compared() { awk -v a="$(of "$1-$2")" -v b="$(of "$1-reference")" 'BEGIN { printf "%.2f", a / b }'; }
 
 for ((round = 0; round < rounds; round++)); do
   mapfile -t shuffled < <(printf '%s\n' "${usable[@]}" | shuf)
-  before=$(slice reference)
-  for ((i = 0; i < ${#shuffled[@]}; i += 2)); do
-    declare -A now=()
-    for name in "${shuffled[@]:$i:2}"; do now[$name]=$(slice "$name"); done
-    after=$(slice reference)
-    base=$(mean "$before" "$after")
-    for name in "${!now[@]}"; do
-      read -r tps syncs base_tps base_syncs <<<"${now[$name]} $base"
-      sample "tps-$name" "$(awk -v a="$tps" -v b="$base_tps" 'BEGIN { print a / b }')"
-      sample "sync-$name" "$(awk -v a="$syncs" -v b="$base_syncs" 'BEGIN { print a / b }')"
-    done
-    sample "tps-reference" "$(awk -v a="${before% *}" -v b="${after% *}" 'BEGIN { print b / a }')"
-    sample "sync-reference" "$(awk -v a="${before#* }" -v b="${after#* }" 'BEGIN { print b / a }')"
-    sample tps "${after% *}" && sample syncs "${after#* }"
-    before=$after
+  for ((i = 0; i < ${#shuffled[@]}; i++)); do
+    ((i % 3)) || slice reference
+    slice "${shuffled[$i]}"
   done
-  say "round $((round + 1)) of $rounds"
+  say "round $((round + 1)) of $rounds, $(disturbed) slices disturbed"
 done
 
-printf 'reference: %s tps, %s fsyncs/s; Linux %s, %s\n\n' "$(of tps)" "$(of syncs)" "$(uname -r)" "$(date +%F)"
-printf '| setting | | pgbench | spread | 8K write + fsync | spread |\n|---|---|---|---|---|---|\n'
+printf 'reference: %.0f tps, %.0f fsyncs/s (upper quartiles); Linux %s, %s, %s slices disturbed\n\n' \
+  "$(quartile tps-reference)" "$(quartile sync-reference)" "$(uname -r)" "$(date +%F)" "$(disturbed)"
+printf '| setting | | pgbench | (medians) | 8K write + fsync | (medians) |\n|---|---|---|---|---|---|\n'
 for name in reference "${usable[@]}"; do
   # shellcheck disable=SC2016 # a table in Markdown
-  printf '| %s | `%s` | %.2f | %s | %.2f | %s |\n' "$name" "${settings[$name]//@/ }" "$(of "tps-$name")" "$(samples "tps-$name" | spread)" \
-    "$(of "sync-$name")" "$(samples "sync-$name" | spread)"
+  printf '| %s | `%s` | %s | %s | %s | %s |\n' "$name" "${settings[$name]//@/ }" \
+    "$(quartiles tps "$name")" "$(compared tps "$name")" "$(quartiles sync "$name")" "$(compared sync "$name")"
 done
