@@ -66,7 +66,7 @@ pub(crate) fn run(engine: &Engine) -> Vec<Repair> {
             rebooted.push(Volume { attachments: same.clone(), ..(*volume).clone() });
         }
         if !same.is_empty() {
-            repairs.extend(reattach(engine, &volume));
+            repairs.extend(reattach(engine, &volume, is_mounted));
         }
     }
     // One transaction for all: after a reboot there may be a thousand.
@@ -114,7 +114,14 @@ fn finish(engine: &Engine, volume: &Volume, intent: Intent) -> Option<Repair> {
 }
 
 /// The mount of a volume that was attached in this boot: still there, or to be put back where someone holds it.
-fn reattach(engine: &Engine, volume: &Arc<Volume>) -> Option<Repair> {
+fn reattach(engine: &Engine, volume: &Arc<Volume>, is_mounted: bool) -> Option<Repair> {
+    if is_mounted {
+        // The usual case: this finds it as it is, and is much cheaper than looking at everything.
+        return match engine.mount(volume) {
+            Ok(_) => None,
+            Err(error) => Some(repair(volume, "finding its mount", Err(error))),
+        };
+    }
     let seen = engine.with_driver(volume, "look at", "", |driver, place| Ok(driver.observe(place))).ok()?;
     if let Some(path) = seen.path {
         engine.set_path(volume.id, Some(path));

@@ -236,6 +236,15 @@ pub fn is_mount_point(path: &Path) -> Result<bool> {
     }
 }
 
+/// Whether the file system at `path`, or its mount, refuses writes. Constant time.
+///
+/// # Errors
+/// A path that can't be looked at.
+pub fn is_read_only(path: &Path) -> Result<bool> {
+    let seen = rustix::fs::statvfs(path).map_err(|errno| KernelError::on("statvfs", path, errno))?;
+    Ok(seen.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
 /// The mounts that this process sees, in the kernel's order.
 ///
 /// # Errors

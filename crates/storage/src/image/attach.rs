@@ -12,6 +12,7 @@ use model::{FsKind, Image, Provisioning};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -29,12 +30,15 @@ const BLOCK: u32 = 4096;
 impl ImageDriver {
     pub(super) fn attach_image(&self, place: &Place<'_>, image: &Image) -> Result<Attached> {
         let path = files::data(place.mountpoint);
-        if let Some(mount) = mounts::at(place.mountpoint)? {
+        // In constant time: at start-up this is asked for every volume that is attached.
+        if mounts::is_mount_point(place.mountpoint)? {
             let files = Files::of(place);
-            if !loopdev::is_backed_by(mount.dev, &files.open()?)? {
+            let mounted =
+                fs::metadata(place.mountpoint).map_err(|source| failed("stat", place.mountpoint, source))?;
+            if !loopdev::is_backed_by(mounted.dev(), &files.open()?)? {
                 return Err(Error::Replaced { path: files.image, found: super::ON_ANOTHER_FILE.into() });
             }
-            let left_writable = place.spec.readonly && !mount.read_only();
+            let left_writable = place.spec.readonly && !mounts::is_read_only(place.mountpoint)?;
             if !left_writable {
                 return Ok(Attached { path, change: Change::AlreadyThere });
             }
