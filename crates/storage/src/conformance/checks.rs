@@ -309,7 +309,9 @@ fn usage_follows_writes(driver: &dyn Driver, fixture: &Fixture) {
     assert_eq!(before.size, after.size);
     assert_eq!(before.used.is_some(), after.used.is_some());
     if let (Some(before), Some(after)) = (before.used, after.used) {
-        assert!(after >= before + (4 << 20) && after < before + (5 << 20), "4 MiB: {before} to {after}");
+        // XFS takes deleted files off a project in the background: the last check's may still have been on it before.
+        let least = if fixture.project.is_some() { 4 << 20 } else { before + (4 << 20) };
+        assert!(after >= least && after < before + (5 << 20), "4 MiB: {before} to {after}");
     }
     if let (Some(used), Some(size)) = (after.used, after.size) {
         assert!(used <= size, "{used} of {size}");
