@@ -64,6 +64,22 @@ impl Sandbox {
     }
 }
 
+impl Sandbox {
+    /// As [`Sandbox::small_disk`], on a device with sectors of 4096 bytes, which direct I/O must keep to.
+    pub fn disk_with_large_sectors(&self, name: &str, bytes: u64) -> PathBuf {
+        let (image, at) = (self.dir.join(format!("{name}.disk")), self.dir.join(name));
+        std::fs::create_dir_all(&at).expect("make the mount point");
+        std::fs::File::create(&image).and_then(|file| file.set_len(bytes)).expect("make the disk");
+        let device = checked(Command::new("losetup").args(["-f", "--show", "-b", "4096"]).arg(&image));
+        let device = device.trim();
+        checked(Command::new("mkfs.ext4").arg("-q").arg(device));
+        checked(Command::new("mount").arg(device).arg(&at));
+        // It goes with the mount from now on.
+        checked(Command::new("losetup").args(["-d", device]));
+        at
+    }
+}
+
 /// Runs a command to its end; panics with its output if it fails.
 #[track_caller]
 pub(crate) fn checked(command: &mut Command) -> String {

@@ -148,3 +148,19 @@ fn deleted_files_give_their_space_back_to_the_host() {
         sandbox.ok(&["volume", "unmount", fs, "--id", "h"]);
     }
 }
+
+#[test]
+fn where_direct_io_is_not_possible_it_works_and_says_so() {
+    let mut sandbox = crate::sandbox();
+    let disk = sandbox.disk_with_large_sectors("disk", 256 << 20);
+    sandbox.configure(&format!("[pool.default]\npath = \"{}\"\n", disk.display())).start();
+    for (name, size, direct) in [("large", "size=64MiB", true), ("small", "size=8MiB", false)] {
+        sandbox.ok(&["volume", "create", name, "-o", size]);
+        let path = PathBuf::from(sandbox.ok(&["volume", "mount", name, "--id", "h"]).trim());
+        std::fs::write(path.join("file"), "kept").unwrap();
+        let seen = sandbox.json(&["volume", "inspect", name]);
+        assert_eq!(seen["direct_io"], serde_json::json!(direct), "{seen}");
+        assert_eq!(sandbox.ok(&["volume", "inspect", name]).contains("cached twice"), !direct);
+        sandbox.ok(&["volume", "unmount", name, "--id", "h"]);
+    }
+}
