@@ -63,7 +63,8 @@ quiet() {
   done
   echo >>"$dir/disturbed"
 }
-disturbed() { echo "$(cat "$dir/disturbed" 2>/dev/null | wc -l) of $(cat "$dir/slices" 2>/dev/null | wc -l)"; }
+lines_of() { if [[ -e $1 ]]; then wc -l <"$1"; else echo 0; fi; }
+disturbed() { echo "$(lines_of "$dir/disturbed") of $(lines_of "$dir/slices")"; }
 
 section() { say "" && say "$1" && printf '#\t%s\n' "$1" >>"$dir/results"; }
 
