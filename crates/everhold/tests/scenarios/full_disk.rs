@@ -262,3 +262,27 @@ fn a_thick_volume_leaves_room_for_what_others_have_written_already() {
     assert_eq!(std::fs::read(path.join("dirty")).unwrap(), vec![7; 300 * MIB as usize]);
     sandbox.ok(&["volume", "unmount", "thin", "--id", "h"]);
 }
+
+#[test]
+fn a_disk_that_is_filled_at_one_blow_loses_nothing_acknowledged() {
+    let (mut sandbox, disk) = with_pool("96MiB", "10%", 1024 * MIB);
+    sandbox.start_docker(&["postgres"]).start();
+    sandbox.volume("pgdata", &["size=800MiB"]);
+    start(&sandbox, "pg", "pgdata");
+    let writer = Writer::start(&sandbox, "pg");
+    writer.wait_for(50);
+    // Faster than anybody can look: the last block is gone before the writers can be held. The database may stop, as it does
+    // on any full disk; what it has acknowledged must be there.
+    let filler = fill(&disk, 0);
+    until("the pool is seen to be full", Duration::from_secs(20), || {
+        sandbox.ok(&["status"]).to_lowercase().contains("held")
+    });
+    std::fs::remove_file(filler).unwrap();
+    until("space is seen to be back", Duration::from_secs(60), || {
+        !sandbox.ok(&["status"]).to_lowercase().contains("held")
+    });
+    let acknowledged = writer.stop();
+    sandbox.docker(&["rm", "-f", "pg"]);
+    start(&sandbox, "pg", "pgdata");
+    assert_all_there(&sandbox, "pg", &acknowledged);
+}
