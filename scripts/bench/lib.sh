@@ -75,9 +75,9 @@ print_results() {
     if ($F[0] eq "#") { print "\n$F[1]"; next }
     printf "  %-62s %10s %-7s %-9s %s\n", $F[1], $F[2], $F[3], "$F[4] $F[5]", $F[6] // ""' "$dir/results"
   {
-    printf '{"date":"%s","kernel":"%s","cores":%s,"disk":"%s","commit":"%s","quick":%s,"results":[' \
+    printf '{"date":"%s","kernel":"%s","cores":%s,"disk":"%s","binary":"%s","quick":%s,"results":[' \
       "$(date -u +%FT%TZ)" "$(uname -r)" "$(nproc)" "$(findmnt -no FSTYPE,OPTIONS -T "$dir")" \
-      "$(git rev-parse --short HEAD 2>/dev/null || echo unknown)" "$([[ $quick ]] && echo true || echo false)"
+      "$(sha256sum "$everhold_bin" | cut -c1-12)" "$([[ $quick ]] && echo true || echo false)"
     perl -CSDA -F'\t' -lane '
       BEGIN { $, = ""; $\ = "" }
       if ($F[0] eq "#") { $part = $F[1]; next }
