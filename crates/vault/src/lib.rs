@@ -1,0 +1,7 @@
+//! The vault: its format, its keys, and where it is kept.
+//!
+//! It knows streams, points and segments; it refuses to know volumes, file systems, clocks and the daemon.
+
+pub mod store;
+
+pub use store::{Abilities, Ability, Created, Object, Store, StoreError, StoreResult};
