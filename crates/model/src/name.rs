@@ -1,4 +1,4 @@
-//! Names of volumes and pools.
+//! Names of volumes, pools, vaults, groups and snapshots.
 //!
 //! The alphabet is Docker's own for volume names (`daemon/names` in Moby: `[a-zA-Z0-9][a-zA-Z0-9_.-]`), so that
 //! every name is also a safe single path component and needs no quoting in a shell. Names that differ in
@@ -10,6 +10,8 @@ use std::str::FromStr;
 
 /// The longest name in bytes. Docker sets no limit; file systems and labels do.
 const LONGEST: usize = 128;
+/// The words that begin a moment.
+const MOMENT_WORDS: [&str; 3] = ["now", "today", "yesterday"];
 
 /// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +38,12 @@ pub enum NameError {
         /// Its position, counted in characters from 1.
         position: usize,
     },
+    /// The name of a snapshot that would read as a time or as the number of a cut.
+    #[error(
+        "{0:?} is no name for a snapshot, because it reads as a time or a number: begin with a letter, as in \
+         `before-upgrade` (and `now`, `today` and `yesterday` are taken)"
+    )]
+    ReadsAsMoment(String),
 }
 
 fn check(text: &str) -> Result<(), NameError> {
@@ -55,8 +63,18 @@ fn check(text: &str) -> Result<(), NameError> {
     }
 }
 
+/// Where a moment is asked for, a snapshot may be named; so what begins with a digit, and the words for days, are not names.
+fn check_snapshot(text: &str) -> Result<(), NameError> {
+    check(text)?;
+    let is_word = MOMENT_WORDS.iter().any(|word| text.eq_ignore_ascii_case(word));
+    if is_word || !text.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        return Err(NameError::ReadsAsMoment(text.to_owned()));
+    }
+    Ok(())
+}
+
 macro_rules! name {
-    ($(#[$doc:meta])* $type:ident) => {
+    ($(#[$doc:meta])* $type:ident, $check:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -72,14 +90,14 @@ macro_rules! name {
         impl FromStr for $type {
             type Err = NameError;
             fn from_str(text: &str) -> Result<Self, NameError> {
-                check(text).map(|()| Self(text.to_owned()))
+                $check(text).map(|()| Self(text.to_owned()))
             }
         }
 
         impl TryFrom<String> for $type {
             type Error = NameError;
             fn try_from(text: String) -> Result<Self, NameError> {
-                check(&text).map(|()| Self(text))
+                $check(&text).map(|()| Self(text))
             }
         }
 
@@ -99,12 +117,36 @@ macro_rules! name {
 
 name!(
     /// The name of a volume: unique among the volumes that are not in the trash.
-    VolumeName
+    VolumeName,
+    check
 );
 name!(
     /// The name of a pool, as in `[pool.NAME]` of the configuration.
-    PoolName
+    PoolName,
+    check
 );
+name!(
+    /// The name of a vault, as in `[vault.NAME]` of the configuration; `default` unless said otherwise.
+    VaultName,
+    check
+);
+name!(
+    /// The name of a group: its volumes are cut at the same instant.
+    GroupName,
+    check
+);
+name!(
+    /// The name of a snapshot: unique in its volume's history. It begins with a letter, so that it can't be taken for a time or the
+    /// number of a cut (see [`At`](crate::At)).
+    SnapshotName,
+    check_snapshot
+);
+
+impl Default for VaultName {
+    fn default() -> Self {
+        Self("default".to_owned())
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -129,6 +171,18 @@ mod tests {
     #[test]
     fn names_that_differ_in_case_are_different() {
         assert_ne!("Data".parse::<VolumeName>().unwrap(), "data".parse::<VolumeName>().unwrap());
+    }
+
+    #[test]
+    fn a_snapshot_is_never_taken_for_a_moment() {
+        for good in ["before-upgrade", "v1.2.3", "nowadays", "b2026-11-21"] {
+            assert_eq!(good.parse::<SnapshotName>().unwrap().as_str(), good);
+        }
+        for bad in ["1234", "2026-11-21", "90s", "now", "Now", "today", "YESTERDAY"] {
+            assert_eq!(bad.parse::<SnapshotName>(), Err(NameError::ReadsAsMoment(bad.to_owned())));
+            assert!(serde_json::from_str::<SnapshotName>(&format!("{bad:?}")).is_err());
+        }
+        assert!(matches!("#12".parse::<SnapshotName>(), Err(NameError::BadCharacter { .. })));
     }
 
     proptest! {
