@@ -116,6 +116,8 @@ impl World {
                 tmpfs_size: Size::from_mib(1),
                 fs: FsKind::Ext4,
                 provisioning: Provisioning::Thin,
+                protect: false,
+                protection: model::Protection::default(),
             },
             trash_ttl: Duration::from_secs(TTL.unsigned_abs()),
             pools: vec![PoolSettings {

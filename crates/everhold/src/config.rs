@@ -159,6 +159,8 @@ impl Config {
                 tmpfs_size: defaults.tmpfs_size.map_or(Size::from_mib(256), |word| word.0),
                 fs: defaults.fs.map_or(FsKind::Ext4, |word| word.0),
                 provisioning: defaults.provisioning.map_or(Provisioning::Thin, |word| word.0),
+                protect: false,
+                protection: model::Protection::default(),
             },
             trash_ttl: trash.ttl.map_or(Duration::from_secs(7 * 24 * 3600), Duration::from),
             allowed_paths: dir

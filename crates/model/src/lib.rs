@@ -11,6 +11,7 @@ mod mount_options;
 mod name;
 mod options;
 mod percent;
+mod protection;
 mod retention;
 mod size;
 mod spec;
@@ -25,6 +26,7 @@ pub use mount_options::MountOptions;
 pub use name::{GroupName, NameError, PoolName, SnapshotName, VaultName, VolumeName};
 pub use options::{Difference, KNOWN_OPTIONS, OptionError, Options, UserRef};
 pub use percent::Percent;
+pub use protection::{Interval, Protection};
 pub use retention::{Keep, Tier};
 pub use size::{Size, SizeError};
 pub use spec::{

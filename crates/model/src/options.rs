@@ -2,6 +2,7 @@
 //!
 //! One list of keys serves all three; what is not on it is refused with the nearest match.
 
+use crate::protection::{Protect, ProtectionRequest};
 use crate::spec::{
     Defaults, Dir, DriverKind, DriverSpec, FsKind, Image, Mode, Owner, Provisioning, Sim, Spec, SpecError,
     Tmpfs,
@@ -12,22 +13,26 @@ use std::fmt;
 use std::path::PathBuf;
 
 /// Every key, with the values it takes.
-pub const KNOWN_OPTIONS: [(&str, &str); 15] = [
+pub const KNOWN_OPTIONS: [(&str, &str); 19] = [
     ("autogrow", "max:50GiB,at:85%,by:20%"),
     ("driver", "image|dir|tmpfs"),
     ("exclusive", "true|false: one holder at a time"),
     ("fs", "ext4|xfs"),
     ("gid", "group number or name"),
+    ("group", "name of a group, whose volumes are cut at the same instant (implies protect=on)"),
+    ("keep", "1s:10m,1m:24h,1h:7d,1d:90d (implies protect=on)"),
     ("label.KEY", "any text"),
     ("mode", "octal permission bits, such as 0750"),
     ("mount-options", "such as noatime,commit=30"),
     ("path", "an existing host directory, used in place (driver=dir)"),
     ("pool", "name of a pool"),
+    ("protect", "on|off, or the time between two cuts such as 1s"),
     ("provisioning", "thin|thick"),
     ("readonly", "true|false"),
     ("selinux", "SELinux context of the mount"),
     ("size", "such as 10GiB or 500MB"),
     ("uid", "user number or name"),
+    ("vault", "name of a vault (implies protect=on)"),
 ];
 
 /// Why options are refused.
@@ -159,6 +164,7 @@ pub struct Options {
     mount_options: Option<MountOptions>,
     selinux: Option<String>,
     pool: Option<PoolName>,
+    protection: ProtectionRequest,
     labels: Labels,
     typed: BTreeMap<String, String>,
 }
@@ -231,6 +237,7 @@ impl Options {
 
     fn understand(&mut self, key: &str, text: &str) -> Result<(), OptionError> {
         let say = |error: SizeError| error.to_string();
+        let say_name = |error: NameError| error.to_string();
         match key {
             "driver" => set(&mut self.driver, key, text.parse(), text),
             "size" => set(&mut self.size, key, text.parse().map_err(say), text),
@@ -250,7 +257,11 @@ impl Options {
             "autogrow" => set(&mut self.autogrow, key, text.parse(), text),
             "mount-options" => set(&mut self.mount_options, key, text.parse(), text),
             "selinux" => set(&mut self.selinux, key, context(text), text),
-            "pool" => set(&mut self.pool, key, text.parse().map_err(|e: NameError| e.to_string()), text),
+            "pool" => set(&mut self.pool, key, text.parse().map_err(say_name), text),
+            "protect" => set(&mut self.protection.protect, key, text.parse(), text),
+            "vault" => set(&mut self.protection.vault, key, text.parse().map_err(say_name), text),
+            "keep" => set(&mut self.protection.keep, key, text.parse(), text),
+            "group" => set(&mut self.protection.group, key, text.parse().map_err(say_name), text),
             _ => match key.strip_prefix("label.") {
                 Some(label) => self.label(label, text),
                 None => Err(OptionError::Unknown { key: key.chars().take(80).collect() }),
@@ -317,6 +328,7 @@ impl Options {
             owner,
             exclusive: self.exclusive.unwrap_or(false),
             readonly: self.readonly.unwrap_or(false),
+            protection: self.protection.resolve(kind, defaults)?,
             labels: self.labels.clone(),
         };
         spec.check()?;
@@ -379,13 +391,18 @@ impl Options {
             ("pool", self.pool.is_some()),
         ];
         let labels = self.labels.keys().map(|key| format!("label.{key}"));
-        fixed.into_iter().filter(|(_, given)| *given).map(|(key, _)| key.to_owned()).chain(labels).collect()
+        let fixed = fixed.into_iter().chain(self.protection.given());
+        fixed.filter(|(_, given)| *given).map(|(key, _)| key.to_owned()).chain(labels).collect()
     }
 
     /// What the request names, with the values it resolved to: kept with the volume, so that asking for the same
     /// again is recognised even after the volume has grown.
     pub fn asked(&self, resolved: &Spec) -> BTreeMap<String, String> {
         let mut described = resolved.describe();
+        // `on` leaves the interval open, and what holds then must not be taken for what was asked.
+        if self.protection.protect == Some(Protect::On) {
+            described.insert("protect".to_owned(), "on".to_owned());
+        }
         self.given().into_iter().filter_map(|key| described.remove(&key).map(|value| (key, value))).collect()
     }
 
@@ -397,9 +414,12 @@ impl Options {
         asked_then: &BTreeMap<String, String>,
     ) -> Vec<Difference> {
         let has = existing.describe();
+        let protected =
+            |option: &str, asked: &str| option == "protect" && asked == "on" && existing.protection.is_some();
         self.asked(resolved)
             .into_iter()
             .filter(|(option, asked)| has.get(option) != Some(asked) && asked_then.get(option) != Some(asked))
+            .filter(|(option, asked)| !protected(option, asked))
             .map(|(option, asked)| Difference { has: has.get(&option).cloned(), option, asked })
             .collect()
     }
@@ -408,6 +428,7 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Protection;
     use proptest::prelude::*;
 
     fn defaults() -> Defaults {
@@ -418,6 +439,8 @@ mod tests {
             tmpfs_size: Size::from_mib(64),
             fs: FsKind::Ext4,
             provisioning: Provisioning::Thin,
+            protect: false,
+            protection: Protection::default(),
         }
     }
 
@@ -448,6 +471,10 @@ mod tests {
             "mount-options=noatime",
             "selinux=system_u:object_r:container_file_t:s0",
             "pool=fast",
+            "protect=5s",
+            "vault=far",
+            "keep=1m:1h",
+            "group=shop",
             "label.env=prod",
         ])
         .unwrap();

@@ -1,6 +1,6 @@
 //! What a volume is asked to be: the settings that hold for its whole life, with contradictions refused once, here.
 
-use crate::{AutoGrow, Labels, MountOptions, PoolName, Size};
+use crate::{AutoGrow, Labels, MountOptions, PoolName, Protection, Size};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -201,6 +201,9 @@ pub struct Spec {
     pub exclusive: bool,
     /// Mounted read-only for every holder.
     pub readonly: bool,
+    /// How its history is kept, if it has one. Only images can have one.
+    #[serde(default)]
+    pub protection: Option<Protection>,
     /// What people and policies say about it.
     pub labels: Labels,
 }
@@ -220,6 +223,10 @@ pub struct Defaults {
     pub fs: FsKind,
     /// Thin or thick.
     pub provisioning: Provisioning,
+    /// Whether an image is protected. Other drivers never are by default.
+    pub protect: bool,
+    /// How a volume is protected, as far as the request does not say.
+    pub protection: Protection,
 }
 
 /// Why settings do not go together.
@@ -306,6 +313,12 @@ impl Spec {
         spec
     }
 
+    /// The same settings with another protection, or none.
+    #[must_use]
+    pub fn with_protection(&self, protection: Option<Protection>) -> Self {
+        Self { protection, ..self.clone() }
+    }
+
     /// How its growth is ruled, if it grows by itself.
     pub fn autogrow(&self) -> Option<AutoGrow> {
         match &self.driver {
@@ -352,6 +365,13 @@ impl Spec {
                 put("mount-options", image.mount_options.to_string());
                 image.autogrow.map(|rule| put("autogrow", rule.to_string()));
                 image.selinux.as_ref().map(|context| put("selinux", context.clone()));
+                let off = || "off".to_owned();
+                put("protect", self.protection.as_ref().map_or_else(off, |p| p.interval.to_string()));
+                if let Some(protection) = &self.protection {
+                    put("vault", protection.vault.to_string());
+                    put("keep", protection.keep.to_string());
+                    protection.group.as_ref().map(|group| put("group", group.to_string()));
+                }
             }
             DriverSpec::Dir(dir) => {
                 dir.path.as_ref().map(|path| put("path", path.display().to_string()));

@@ -301,6 +301,7 @@ mod tests {
                 owner: Owner { uid: 0, gid: 0, mode: Mode::DEFAULT },
                 exclusive: false,
                 readonly: false,
+                protection: None,
                 labels: model::Labels::new(),
             };
             Self { dir: tempfile::tempdir().unwrap(), spec }

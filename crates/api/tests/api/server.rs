@@ -31,6 +31,8 @@ fn settings(dir: &std::path::Path) -> Settings {
             tmpfs_size: Size::from_mib(64),
             fs: FsKind::Ext4,
             provisioning: Provisioning::Thin,
+            protect: false,
+            protection: model::Protection::default(),
         },
         trash_ttl: Duration::from_secs(3600),
         pools: vec![PoolSettings {

@@ -86,6 +86,8 @@ pub fn open(dir: &Path, setup: Setup) -> Arc<Engine> {
             tmpfs_size: Size::from_mib(1),
             fs: FsKind::Ext4,
             provisioning: Provisioning::Thin,
+            protect: false,
+            protection: model::Protection::default(),
         },
         trash_ttl: Duration::from_secs(1000),
         pools: vec![PoolSettings {

@@ -28,6 +28,7 @@ pub fn spec(driver: DriverSpec) -> Spec {
         owner: Owner { uid: 1234, gid: 4321, mode: "0750".parse().unwrap() },
         exclusive: false,
         readonly: false,
+        protection: None,
         labels: Labels::new(),
     }
 }
