@@ -24,6 +24,8 @@ struct Description {
     life: Life,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     project: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    filesystem: Option<VolumeId>,
     #[serde(default)]
     asked: BTreeMap<String, String>,
     #[serde(default)]
@@ -40,6 +42,7 @@ pub(crate) fn write(volume: &Volume, home: &Path) -> Result<()> {
         created: volume.created,
         life: volume.life,
         project: volume.project,
+        filesystem: volume.filesystem,
         asked: volume.asked.clone(),
         typed: volume.typed.clone(),
         spec: volume.spec.clone(),
@@ -80,6 +83,7 @@ pub(crate) fn read(home: &Path) -> std::result::Result<Volume, String> {
         created: description.created,
         life: description.life,
         project: description.project,
+        filesystem: description.filesystem,
         pending: None,
         attachments: Vec::new(),
         fenced: None,

@@ -48,7 +48,7 @@ pub(crate) fn run(engine: &Engine) -> Vec<Repair> {
         if is_mounted {
             repairs.extend(thaw(engine, volume));
         }
-        repairs.extend(volume.pending.and_then(|intent| finish(engine, volume, intent)));
+        repairs.extend(volume.pending.clone().and_then(|intent| finish(engine, volume, intent)));
         let Some(volume) = engine.read().get(volume.id) else { continue };
         repairs.extend(describe(engine, &volume));
         if volume.attachments.is_empty() {
@@ -97,6 +97,8 @@ fn finish(engine: &Engine, volume: &Volume, intent: Intent) -> Option<Repair> {
         Intent::Create => repair(volume, "its creation was interrupted; undone", engine.destroy_now(volume)),
         // It may take long, and nobody waits for it: `expire_trash` goes on with it.
         Intent::Destroy => return None,
+        // The vault is needed for it, and who opens the vaults finishes it.
+        Intent::Restore { .. } => return None,
         Intent::Grow { to } => {
             let grown = engine.finish_grow(volume, to).map(drop);
             let failed = grown.is_err();

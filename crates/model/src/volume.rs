@@ -1,6 +1,6 @@
 //! The record of a volume: what it is, who holds it, and what is being done to it.
 
-use crate::{Size, Spec, VolumeName};
+use crate::{Size, Spec, VaultName, VolumeName};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -8,7 +8,8 @@ use std::fmt;
 use std::str::FromStr;
 use uuid::Uuid;
 
-/// The identity of a volume: never reused, independent of its name, and the UUID of the file system inside an image.
+/// The identity of a volume: never reused, independent of its name, and the UUID of the file system inside an image
+/// that was not made from another's history (see [`Volume::superblock_uuid`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct VolumeId(Uuid);
@@ -95,7 +96,7 @@ pub enum Life {
 }
 
 /// What was begun and is not known to be finished. Start-up finishes or undoes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "lowercase")]
 pub enum Intent {
     /// Being made: undone at start-up.
@@ -107,6 +108,15 @@ pub enum Intent {
     },
     /// Being destroyed: finished at start-up.
     Destroy,
+    /// Being rewritten in place with a point of a history: finished at start-up, for what was there is half gone.
+    Restore {
+        /// The vault that has the history.
+        vault: VaultName,
+        /// The stream in the vault: the volume whose history it is.
+        stream: VolumeId,
+        /// The number of the point.
+        point: u64,
+    },
 }
 
 /// All that is recorded of a volume.
@@ -131,6 +141,10 @@ pub struct Volume {
     /// The project that its quota counts (driver `dir` with a size).
     #[serde(default)]
     pub project: Option<u32>,
+    /// The UUID in the superblock of its file system, where that is not the volume's own identity: a clone keeps its
+    /// origin's, and so does a volume that was restored from another's history.
+    #[serde(default)]
+    pub filesystem: Option<VolumeId>,
     /// What was begun.
     #[serde(default)]
     pub pending: Option<Intent>,
@@ -156,8 +170,54 @@ impl Volume {
         }
     }
 
+    /// The UUID to be found in the superblock of its file system.
+    pub fn superblock_uuid(&self) -> VolumeId {
+        self.filesystem.unwrap_or(self.id)
+    }
+
     /// The attachment with this identifier.
     pub fn attachment(&self, id: &str) -> Option<&Attachment> {
         self.attachments.iter().find(|attachment| attachment.id == id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "6f1de4b2-58f0-4d0e-9c52-0e5f0c1a2b3c";
+    const ORIGIN: &str = "11111111-2222-4333-8444-555555555555";
+
+    /// A record as it was written before there were histories.
+    fn old_record() -> String {
+        format!(
+            r#"{{"id":"{ID}","name":"pgdata","spec":{{"driver":{{"kind":"sim","size":1048576}},"pool":"default",
+            "owner":{{"uid":0,"gid":0,"mode":"0755"}},"exclusive":false,"readonly":false,"labels":{{}}}},
+            "created":"2026-11-21T14:03:00Z","life":{{"state":"live"}}}}"#
+        )
+    }
+
+    #[test]
+    fn an_old_record_is_read() {
+        let volume: Volume = serde_json::from_str(&old_record()).unwrap();
+        assert_eq!((volume.filesystem, &volume.spec.protection), (None, &None));
+        assert_eq!(volume.superblock_uuid(), volume.id);
+        let origin: VolumeId = ORIGIN.parse().unwrap();
+        assert_eq!(Volume { filesystem: Some(origin), ..volume }.superblock_uuid(), origin);
+    }
+
+    #[test]
+    fn intents_keep_their_form_on_disk() {
+        let stream = ORIGIN.parse().unwrap();
+        let restore = Intent::Restore { vault: VaultName::default(), stream, point: 7 };
+        for (intent, json) in [
+            (Intent::Create, r#"{"verb":"create"}"#.to_owned()),
+            (Intent::Grow { to: Size::from_bytes(7) }, r#"{"verb":"grow","to":7}"#.to_owned()),
+            (Intent::Destroy, r#"{"verb":"destroy"}"#.to_owned()),
+            (restore, format!(r#"{{"verb":"restore","vault":"default","stream":"{ORIGIN}","point":7}}"#)),
+        ] {
+            assert_eq!(serde_json::to_string(&intent).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Intent>(&json).unwrap(), intent);
+        }
     }
 }

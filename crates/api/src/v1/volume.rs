@@ -116,7 +116,7 @@ impl VolumeState {
     pub(crate) fn of(volume: &model::Volume) -> Self {
         match volume.pending {
             _ if volume.fenced.is_some() => Self::Fenced,
-            Some(Intent::Create) => Self::Creating,
+            Some(Intent::Create | Intent::Restore { .. }) => Self::Creating,
             Some(Intent::Destroy) => Self::Destroying,
             Some(Intent::Grow { .. }) => Self::Growing,
             None if !volume.is_live() => Self::Trashed,

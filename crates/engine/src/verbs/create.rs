@@ -80,6 +80,7 @@ impl Engine {
             spec,
             created: self.clock.now(),
             life: Life::Live,
+            filesystem: None,
             pending: Some(Intent::Create),
             attachments: Vec::new(),
             fenced: None,
