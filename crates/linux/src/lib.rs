@@ -1,6 +1,6 @@
-//! The kernel, as Everhold uses it: loop devices, mounts, freezing, quotas, file systems and helper programs.
+//! The kernel, as Everhold uses it: loop devices, mounts, freezing, quotas, file systems, tracking and helper programs.
 //!
-//! This is the only room with `unsafe`, and all of it is in two small modules. It knows nothing of volumes: every function
+//! This is the only room with `unsafe`, and all of it is in few small modules. It knows nothing of volumes: every function
 //! takes paths and open files, does one thing, and says which system call failed on what.
 
 pub mod command;
@@ -15,5 +15,6 @@ pub mod procs;
 pub mod quota;
 pub mod superblock;
 mod sys;
+pub mod track;
 
 pub use error::{Change, KernelError, Result};

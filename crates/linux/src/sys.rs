@@ -250,7 +250,7 @@ pub(crate) fn loop_add_or_remove(control: impl AsFd, add: bool, number: usize) -
     }
 }
 
-fn last_error() -> rustix::io::Errno {
+pub(crate) fn last_error() -> rustix::io::Errno {
     let code = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
     rustix::io::Errno::from_raw_os_error(code)
 }

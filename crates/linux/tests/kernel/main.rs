@@ -10,3 +10,4 @@ mod loops;
 mod mounting;
 mod processes;
 mod sandbox;
+mod tracking;
