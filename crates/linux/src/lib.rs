@@ -4,6 +4,8 @@
 //! takes paths and open files, does one thing, and says which system call failed on what.
 
 pub mod command;
+pub mod direct;
+pub mod dirty;
 mod error;
 pub mod freeze;
 pub mod fs;

@@ -5,6 +5,7 @@
 
 mod commands;
 mod deletion;
+mod direct;
 mod files;
 mod loops;
 mod mounting;
