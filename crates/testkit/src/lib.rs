@@ -11,9 +11,11 @@
 
 mod daemon;
 mod docker;
+mod s3;
 mod sandbox;
 mod wait;
 
 pub use docker::{BUSYBOX, POSTGRES};
+pub use s3::{S3_BUCKET, S3_KEY, S3_SECRET, S3Fault, S3Server};
 pub use sandbox::Sandbox;
 pub use wait::{until, until_some};

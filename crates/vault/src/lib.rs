@@ -3,5 +3,6 @@
 //! It knows streams, points and segments; it refuses to know volumes, file systems, clocks and the daemon.
 
 pub mod store;
+pub mod url;
 
 pub use store::{Abilities, Ability, Created, Object, Store, StoreError, StoreResult};

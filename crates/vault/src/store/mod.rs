@@ -2,6 +2,16 @@
 //!
 //! A store knows nothing of what is in the objects. Its calls block: they are made from threads that have nothing else to do.
 
+mod aws_files;
+mod dir;
+mod memory;
+mod s3;
+
+pub use aws_files::{Credentials, Environment};
+pub use dir::{DirOptions, DirStore, Reserve};
+pub use memory::{Call, Fault, MemoryStore, Op};
+pub use s3::{S3Options, S3Store};
+
 use bytes::Bytes;
 use std::fmt;
 use std::ops::Range;
@@ -125,9 +135,84 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// All objects whose names begin with `prefix` (whole path parts: it ends with `/` or is empty), by name.
     fn list(&self, prefix: &str) -> StoreResult<Vec<Object>>;
 
+    /// Whether there is nothing at all: also nothing that is not an object of a vault, such as a person's files.
+    ///
+    /// Objects below `ignoring` do not count.
+    fn is_empty(&self, ignoring: &[&str]) -> StoreResult<bool> {
+        Ok(self.list("")?.iter().all(|o| ignoring.iter().any(|p| o.name.starts_with(p))))
+    }
+
     /// Deletes an object; that it was not there is fine.
     fn delete(&self, name: &str) -> StoreResult<()>;
 
     /// Tries what the store can do, with objects of its own (`probe/…`) that it deletes again.
     fn abilities(&self) -> StoreResult<Abilities>;
+}
+
+/// The longest name, in bytes: what is left of S3's 1,024 below a long prefix.
+const LONGEST_NAME: usize = 700;
+
+/// Checks that a name is one an object may have.
+fn check_name(store: &str, name: &str) -> StoreResult<()> {
+    let fine = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part.len() <= 255
+            && part.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-'))
+    };
+    if name.len() <= LONGEST_NAME && name.split('/').all(fine) {
+        return Ok(());
+    }
+    Err(StoreError::Refused {
+        store: store.to_owned(),
+        why: format!("{name:?} is not the name of an object"),
+    })
+}
+
+/// Checks that a prefix is empty or whole path parts that end with `/`.
+fn check_prefix(store: &str, prefix: &str) -> StoreResult<()> {
+    match prefix.strip_suffix('/') {
+        None if prefix.is_empty() => Ok(()),
+        Some(parts) => check_name(store, parts),
+        None => Err(StoreError::Refused {
+            store: store.to_owned(),
+            why: format!("the prefix {prefix:?} does not end with a slash"),
+        }),
+    }
+}
+
+/// Checks that a range lies in an object of `size` bytes.
+fn check_range(store: &str, name: &str, range: &Range<u64>, size: u64) -> StoreResult<()> {
+    if range.start <= range.end && range.end <= size {
+        return Ok(());
+    }
+    Err(StoreError::Failed {
+        store: store.to_owned(),
+        op: "read",
+        name: name.to_owned(),
+        why: format!("bytes {} to {} were asked for, and it has {size}", range.start, range.end),
+    })
+}
+
+/// A name no other writer makes, for objects and files that are gone again soon.
+fn unique() -> StoreResult<String> {
+    use ring::rand::SecureRandom;
+    let mut bytes = [0; 12];
+    ring::rand::SystemRandom::new().fill(&mut bytes).map_err(|_| StoreError::Failed {
+        store: String::new(),
+        op: "draw",
+        name: "a random name".to_owned(),
+        why: "the system gives no random numbers".to_owned(),
+    })?;
+    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// Tries whether [`Store::create`] refuses a second object of the same name.
+fn probe_conditional(store: &dyn Store) -> StoreResult<Ability> {
+    let name = format!("probe/{}", unique()?);
+    store.create(&name, Bytes::from_static(b"first"))?;
+    let second = store.create(&name, Bytes::from_static(b"second"))?;
+    let kept = store.read(&name, None)?;
+    store.delete(&name)?;
+    Ok(if second == Created::Exists && kept == "first" { Ability::Yes } else { Ability::No })
 }
