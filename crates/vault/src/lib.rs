@@ -2,6 +2,7 @@
 //!
 //! It knows streams, points and segments; it refuses to know volumes, file systems, clocks and the daemon.
 
+pub mod claim;
 pub mod descriptor;
 pub mod keys;
 pub mod store;
