@@ -174,6 +174,9 @@ pub fn create(
     now: Timestamp,
     random: &dyn SecureRandom,
 ) -> Result<Opened, VaultError> {
+    if slots.is_empty() {
+        return Err(KeyError::NoSlot.into());
+    }
     match Descriptor::read(store) {
         Err(VaultError::NoVault { .. }) => {}
         Ok(there) => return Err(exists(store, &there)),
@@ -268,6 +271,8 @@ mod tests {
     fn a_vault_is_made_once_and_opened() {
         let (store, kit) = (MemoryStore::new(), RecoveryKit::draw());
         assert!(matches!(open(&store, &with(&kit)), Err(VaultError::NoVault { .. })));
+        let none = create(&store, &[], now(), &SystemRandom::new());
+        assert!(matches!(none, Err(VaultError::Key(KeyError::NoSlot))));
         let made = new_vault(&store, &kit).unwrap();
         let opened = open(&store, &with(&kit)).unwrap();
         assert_eq!(opened.descriptor, made.descriptor);

@@ -23,8 +23,12 @@ pub(crate) const SLOTS: &str = "k/";
 /// What a slot's plaintext begins with.
 const PLAIN: &str = "everhold data key 1";
 
-/// The most work a passphrase may take: 2^22, about four seconds and 4 GiB.
-const MOST_WORK: u8 = 22;
+/// The work a passphrase takes: 2^18, most of a second and 256 MiB. It is not measured, as `age` would do: on a slow host
+/// that gives a slot that is easy to try elsewhere.
+const WORK: u8 = 18;
+
+/// The most work that opening a slot may take, whoever wrote it: 2^20, some seconds and 1 GiB.
+const MOST_WORK: u8 = 20;
 
 /// Why a key can't be had or kept.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +59,9 @@ pub enum KeyError {
     /// Sealing failed.
     #[error("can't seal the key: {0}")]
     Seal(String),
+    /// A vault would have no slot.
+    #[error("a vault needs a key slot: without one nobody could open it")]
+    NoSlot,
     /// The last slot is not removed.
     #[error("{0} is the last key slot: without it nobody could open the vault")]
     LastSlot(String),
@@ -202,7 +209,7 @@ pub enum NewSlot {
         passphrase: SecretString,
         /// Whose it is, for people; not secret.
         label: String,
-        /// The logarithm of the work to try one; about a second's, measured, if none is given.
+        /// The logarithm of the work to try one; most of a second's if none is given.
         work: Option<u8>,
     },
 }
@@ -244,9 +251,7 @@ impl NewSlot {
                     return Err(KeyError::ShortPassphrase(SHORTEST));
                 }
                 let mut recipient = age::scrypt::Recipient::new(passphrase.clone());
-                if let Some(work) = work {
-                    recipient.set_work_factor((*work).clamp(1, MOST_WORK));
-                }
+                recipient.set_work_factor(work.unwrap_or(WORK).clamp(1, MOST_WORK));
                 seal(&recipient)
             }
         }

@@ -430,6 +430,19 @@ fn a_creation_whose_acknowledgement_was_lost_is_new() {
 }
 
 #[test]
+fn a_creation_under_way_is_not_one_that_is_done() {
+    let server = S3Server::start();
+    let store = warm(&server);
+    // AWS answers so to a creation that meets another one, which may fail.
+    server.inject_times(Some("PUT"), "/v/x", 0, 2, S3Fault::Status(409));
+    assert_eq!(store.create("x", "mine".into()).unwrap(), Created::New);
+    server.inject(Some("PUT"), "/v/x", 0, S3Fault::Status(409));
+    assert_eq!(store.create("x", "other".into()).unwrap(), Created::Exists);
+    server.inject_times(Some("PUT"), "/v/y", 0, 4, S3Fault::Status(409));
+    assert!(matches!(store.create("y", "y".into()), Err(StoreError::Failed { .. })));
+}
+
+#[test]
 fn one_creation_is_one_request() {
     let server = S3Server::start();
     let store = warm(&server);

@@ -343,15 +343,16 @@ impl S3Store {
         let path = self.path_of(&format!("probe/{id}"));
         let body = Bytes::from_static(b"everhold");
         let create = || self.attempts(|_| self.put(&path, &body, PutMode::Create));
-        let refuses = |answer| match answer {
-            Ok(_) => Ok(false),
-            Err(Failure::Exists | Failure::Conflict) => Ok(true),
-            Err(e) => Err(e),
-        };
         let answer = match create() {
             Err(Failure::NotImplemented(_)) => Ok(false),
-            // Also when the first of several attempts at it did it.
-            first => refuses(first).and_then(|met| if met { Ok(true) } else { refuses(create()) }),
+            // It met what an earlier attempt at it did.
+            Err(Failure::Exists) => Ok(true),
+            Ok(_) | Err(Failure::Conflict) => match create() {
+                Ok(_) => Ok(false),
+                Err(Failure::Exists | Failure::Conflict) => Ok(true),
+                Err(e) => Err(e),
+            },
+            Err(e) => Err(e),
         };
         if let Err(Failure::Refused(why) | Failure::Again(why)) = self.attempts(|_| self.remove(&path)) {
             tracing::debug!(store = self.url, why, "can't delete {path}");
