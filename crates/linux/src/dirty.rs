@@ -7,39 +7,41 @@
 //! "Clean" may come too early: of files that were created, renamed or removed ext4 tells nobody until it commits its journal (after 5
 //! seconds, or its option `commit=`). Then the device's blocks change, so whoever believes it is late, and misses nothing.
 
-use crate::mounts::{self, MountFlags};
 use crate::{KernelError, Result};
-use std::fs;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-const DEBUGFS_MAGIC: i64 = 0x6462_6720;
-
-/// A debugfs to ask.
-#[derive(Debug, Clone)]
+/// A debugfs to ask. It is mounted nowhere: nobody can see it, nor delete anything through it, and it goes with this.
+#[derive(Debug)]
 pub struct Stats {
-    bdi: PathBuf,
+    debugfs: OwnedFd,
 }
 
 impl Stats {
-    /// Uses the debugfs at `dir`, and mounts one there where there is none. `None`: the kernel has none to give, or does not let
-    /// us.
+    /// Opens the kernel's debugfs. `None`: it has none to give, or does not let us.
     ///
     /// # Errors
-    /// A directory that can't be made.
-    pub fn open(dir: &Path) -> Result<Option<Self>> {
-        fs::create_dir_all(dir).map_err(|source| KernelError::on("mkdir", dir, source))?;
-        if !is_debugfs(dir)? {
-            let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-            match mounts::mount(Path::new("debugfs"), dir, "debugfs", flags, "") {
-                // Not built in; lockdown, or no capability.
-                Err(error) if matches!(error.errno(), Some(libc::ENODEV | libc::EPERM | libc::EACCES)) => {
-                    return Ok(None);
-                }
-                other => other?,
-            }
+    /// What else `fsopen(2)` and `fsmount(2)` say.
+    pub fn open() -> Result<Option<Self>> {
+        let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+            | MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let mounted = rustix::mount::fsopen("debugfs", FsOpenFlags::FSOPEN_CLOEXEC).and_then(|context| {
+            rustix::mount::fsconfig_create(context.as_fd())?;
+            rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        });
+        match mounted {
+            Ok(debugfs) => Ok(Some(Self { debugfs })),
+            // Not built in; lockdown, or no capability; before Linux 5.2.
+            Err(Errno::NODEV | Errno::PERM | Errno::ACCESS | Errno::NOSYS) => Ok(None),
+            Err(errno) => Err(KernelError { op: "mount debugfs", path: None, source: errno.into() }),
         }
-        let bdi = dir.join("bdi");
-        Ok(bdi.is_dir().then_some(Self { bdi }))
     }
 
     /// Whether the file system on this device (`st_dev` of its files) has changes in memory, or is writing some. `None`: the
@@ -49,9 +51,10 @@ impl Stats {
     /// A file that is there and can't be read or understood.
     pub fn is_dirty(&self, dev: u64) -> Result<Option<bool>> {
         let device = format!("{}:{}", rustix::fs::major(dev), rustix::fs::minor(dev));
-        let stats = self.bdi.join(&device).join("stats");
+        let stats = Path::new("bdi").join(&device).join("stats");
         let sys = PathBuf::from("/sys/dev/block").join(&device);
-        let (Some(files), Some(inflight)) = (read(&stats)?, read(&sys.join("inflight"))?) else {
+        let (Some(files), Some(inflight)) = (read_at(&self.debugfs, &stats)?, read(&sys.join("inflight"))?)
+        else {
             return Ok(None);
         };
         let files = files_in(&files)
@@ -64,14 +67,21 @@ impl Stats {
     }
 }
 
-/// The content of a file, unless the kernel has none, or lets nobody read it (lockdown).
 fn read(path: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EPERM | libc::EACCES)) => {
-            Ok(None)
-        }
-        Err(error) => Err(KernelError::on("read", path, error)),
+    read_at(CWD, path)
+}
+
+/// The content of a file, unless the kernel has none, or lets nobody read it (lockdown).
+fn read_at(dir: impl AsFd, path: &Path) -> Result<Option<String>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let mut text = String::new();
+    match rustix::fs::openat(dir, path, flags, Mode::empty()).map(File::from) {
+        Ok(mut file) => match file.read_to_string(&mut text) {
+            Ok(_) => Ok(Some(text)),
+            Err(error) => Err(KernelError::on("read", path, error)),
+        },
+        Err(Errno::NOENT | Errno::PERM | Errno::ACCESS) => Ok(None),
+        Err(errno) => Err(KernelError::on("open", path, errno)),
     }
 }
 
@@ -107,13 +117,6 @@ fn log_of(head: &str, tail: &str, place: Option<&str>, bytes: Option<&str>) -> O
     }
     let written = (head.0 == tail.0).then(|| head.1.checked_sub(tail.1))??;
     Some(number(bytes?)? != written * 512)
-}
-
-fn is_debugfs(path: &Path) -> Result<bool> {
-    let answer = rustix::fs::statfs(path).map_err(|errno| KernelError::on("statfs", path, errno))?;
-    // The type of the number differs between machines.
-    #[allow(clippy::unnecessary_cast)]
-    Ok(answer.f_type as i64 == DEBUGFS_MAGIC)
 }
 
 /// How many files are on the lists of those to be written. The counts of pages in there are of no use: they are sums of what

@@ -320,3 +320,129 @@ fn merge(
         (None, _) => other.next(),
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)] // It would have a list of numbers.
+mod tests {
+    use super::super::bpf;
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+    use std::os::fd::AsFd;
+
+    fn bitmap(shape: Shape) -> Bitmap {
+        let map = bpf::create_words("test", shape.words() as u32).unwrap();
+        let words = Words::map(map.as_fd()).unwrap();
+        words[SHAPE].store(shape.encode(), Ordering::Release);
+        Bitmap::over(words).unwrap()
+    }
+
+    fn blocks(ranges: &[Range<u64>]) -> BTreeSet<u64> {
+        ranges.iter().cloned().flatten().collect()
+    }
+
+    #[test]
+    fn the_bits_of_any_size_fit() {
+        for (bytes, blocks, shift) in [
+            (0, 1, 3),
+            (1, 1, 3),
+            (4096, 1, 3),
+            (4097, 2, 3),
+            (1 << 40, 1 << 28, 3),
+            (2 << 40, 1 << 28, 4),
+            (16 << 40, 1 << 28, 7),
+            (u64::MAX, 1 << 28, 27),
+        ] {
+            let shape = Shape::of(bytes);
+            assert_eq!(shape, Shape { blocks, shift }, "{bytes}");
+            assert_eq!(Shape::decode(shape.encode()), shape);
+            assert!(shape.is_sane() && shape.words() * 8 <= MAX_BYTES);
+        }
+        // 32 MiB for 1 TiB.
+        assert!(Shape::of(1 << 40).words() * 8 < (32 << 20) + (16 << 10));
+        for junk in [0, u64::MAX, 1, 63 << SHIFT_AT | 1, 3 << SHIFT_AT, 3 << SHIFT_AT | 1 << 40] {
+            assert!(!Shape::decode(junk).is_sane(), "{junk:x}");
+        }
+    }
+
+    #[test]
+    fn one_bit_may_stand_for_many_blocks() {
+        let bitmap = bitmap(Shape { blocks: 100, shift: 5 });
+        assert_eq!((bitmap.block_size(), bitmap.len_blocks()), (16384, 400));
+        bitmap.mark(&[5..6, 399..400]);
+        assert_eq!(bitmap.dirty(), [4..8, 396..400]);
+        bitmap.clear(&[5..8, 390..400]);
+        assert_eq!(bitmap.dirty(), [4..8], "not all that the bit stands for was read");
+        bitmap.clear(&[0..9]);
+        assert_eq!(bitmap.dirty(), []);
+        assert!(bitmap.is_clean());
+        bitmap.mark(&[399..401]);
+        assert!(bitmap.overflowed());
+    }
+
+    /// In order and not overlapping.
+    fn ranges(end: u64) -> impl Strategy<Value = Vec<Range<u64>>> {
+        let cuts = proptest::collection::btree_set(0..=end, 0..12);
+        cuts.prop_map(|cuts| {
+            let cuts: Vec<_> = cuts.into_iter().collect();
+            cuts.chunks_exact(2).map(|pair| pair[0]..pair[1]).collect()
+        })
+    }
+
+    const BLOCKS: u64 = 3 * 4096 + 77;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Mark(Vec<Range<u64>>),
+        Coarse(u64),
+        Clear(Vec<Range<u64>>),
+        ClearDirty,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            ranges(BLOCKS).prop_map(Step::Mark),
+            (0..4_u64).prop_map(Step::Coarse),
+            ranges(BLOCKS + 100).prop_map(Step::Clear),
+            Just(Step::ClearDirty),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn bits_are_those_of_a_model(steps in proptest::collection::vec(step(), 1..12)) {
+            let bitmap = bitmap(Shape { blocks: BLOCKS, shift: 3 });
+            let mut model = BTreeSet::new();
+            for step in steps {
+                match step {
+                    Step::Mark(ranges) => {
+                        bitmap.mark(&ranges);
+                        model.extend(blocks(&ranges));
+                    }
+                    Step::Coarse(bit) => {
+                        // As the program does it.
+                        bitmap.coarse()[0].fetch_or(1 << bit, Ordering::SeqCst);
+                        bitmap.header(EVENTS).fetch_add(1, Ordering::SeqCst);
+                        model.extend(bit << COARSE_SHIFT..((bit + 1) << COARSE_SHIFT).min(BLOCKS));
+                    }
+                    Step::Clear(ranges) => {
+                        bitmap.clear(&ranges);
+                        for block in blocks(&ranges) {
+                            model.remove(&block);
+                        }
+                    }
+                    Step::ClearDirty => {
+                        bitmap.clear(&bitmap.dirty());
+                        model.clear();
+                    }
+                }
+                let dirty = bitmap.dirty();
+                prop_assert_eq!(blocks(&dirty), model.clone());
+                prop_assert!(dirty.windows(2).all(|pair| pair[0].end < pair[1].start));
+                prop_assert_eq!(bitmap.is_clean(), model.is_empty());
+                prop_assert!(!bitmap.overflowed());
+            }
+        }
+    }
+}

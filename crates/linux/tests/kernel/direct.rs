@@ -91,8 +91,9 @@ fn data_and_holes() {
     assert_eq!(direct::data_ranges(&File::open("/proc/self/stat").unwrap()).unwrap_or_default(), []);
 }
 
-/// What changes a file system that has a file and a directory, and who would not see it.
-const CHANGES: [(&str, fn(&Path)); 7] = [
+type Change = fn(&Path);
+/// What changes a file system that has a file and a directory.
+const CHANGES: [(&str, Change); 7] = [
     ("write", |root| std::fs::write(root.join("file"), "more").unwrap()),
     ("create", |root| drop(File::create(root.join("new")).unwrap())),
     ("mkdir", |root| std::fs::create_dir(root.join("new")).unwrap()),
@@ -105,7 +106,7 @@ const CHANGES: [(&str, fn(&Path)); 7] = [
 #[test]
 fn what_is_only_in_memory_is_seen() {
     let sandbox = Sandbox::new();
-    let stats = Stats::open(&sandbox.join("debugfs")).unwrap().expect("this kernel has a debugfs");
+    let stats = Stats::open().unwrap().expect("this kernel has a debugfs");
     for (mkfs, fstype) in [("mkfs.ext4", "ext4"), ("mkfs.xfs", "xfs")] {
         let image = sandbox.formatted(fstype, mkfs, &[]);
         let device = sandbox.attach(fstype, &image);
