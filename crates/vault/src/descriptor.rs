@@ -316,6 +316,15 @@ mod tests {
     }
 
     #[test]
+    fn a_vault_that_may_be_there_keeps_its_slots() {
+        let (store, kit) = (MemoryStore::new(), RecoveryKit::draw());
+        store.inject(Some(Op::Create), DESCRIPTOR, 0, Fault::FailAfter);
+        store.inject(Some(Op::Read), DESCRIPTOR, 1, Fault::FailBefore);
+        assert!(matches!(new_vault(&store, &kit), Err(VaultError::Store(_))));
+        open(&store, &with(&kit)).unwrap();
+    }
+
+    #[test]
     fn a_creation_that_failed_can_be_made_again() {
         // Look for a vault, look whether it is empty, make the slot, make the vault.
         for (call, fault) in (0..4).flat_map(|call| [(call, Fault::FailBefore), (call, Fault::FailAfter)]) {

@@ -524,3 +524,17 @@ fn jitter() -> f32 {
     let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
     0.5 + (random % 1000) as f32 / 1000.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_hold_no_secrets_and_end() {
+        let secrets = ["hunter2", ""].map(|s| Zeroizing::new(s.to_owned()));
+        assert_eq!(scrub(&secrets, "key hunter2 and hunter2"), "key … and …");
+        assert_eq!(scrub(&secrets, &"ü".repeat(1000)).chars().count(), 401);
+        assert_eq!(tag("<Error><Code>SlowDown</Code><Message>", "Code"), Some("SlowDown"));
+        assert_eq!(tag("<Error><Code>SlowDown</Code><Message>", "Message"), None);
+    }
+}
