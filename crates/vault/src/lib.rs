@@ -4,8 +4,11 @@
 
 pub mod claim;
 pub mod descriptor;
+pub mod format;
+mod segment;
 pub mod keys;
 pub mod store;
 pub mod url;
 
 pub use store::{Abilities, Ability, Created, Object, Store, StoreError, StoreResult};
+pub use segment::{Listing, Segment};
