@@ -5,9 +5,11 @@
 pub mod claim;
 pub mod descriptor;
 pub mod format;
-mod segment;
 pub mod keys;
+pub mod read;
+mod segment;
 pub mod store;
+pub mod stream;
 pub mod url;
 
 pub use store::{Abilities, Ability, Created, Object, Store, StoreError, StoreResult};

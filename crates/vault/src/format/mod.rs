@@ -16,6 +16,8 @@ pub use table::{Content, Entry, Table};
 pub const BLOCK: usize = 4096;
 /// The version of the format that this code writes.
 pub const VERSION: u16 = 1;
+/// Where the sealed blocks begin in a part.
+pub const DATA_AT: u64 = part::HEADER as u64;
 /// The most entries in one part.
 pub const PART_ENTRIES: usize = 16_384;
 
