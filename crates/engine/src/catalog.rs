@@ -9,6 +9,7 @@ use crate::{Error, Result};
 use model::{Volume, VolumeId};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 const VOLUMES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("volumes");
 const COUNTERS: TableDefinition<'_, &str, u64> = TableDefinition::new("counters");
+const VAULTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("vaults");
 const FORMAT: &str = "format";
 const PROJECT: &str = "last-project";
 
@@ -50,6 +52,8 @@ pub struct Catalog {
     path: PathBuf,
     /// The records in memory, which are what callers were told. A reopened file is made to say the same.
     truth: Arc<RwLock<Table>>,
+    /// The same for the vaults; changed only while `database` is locked.
+    vaults: Mutex<BTreeMap<String, Vec<u8>>>,
 }
 
 impl Catalog {
@@ -60,8 +64,12 @@ impl Catalog {
     /// can't be opened.
     pub fn open(path: &Path) -> Result<Self> {
         let database = open_whole(path)?;
-        let catalog =
-            Self { database: Mutex::new(Some(database)), path: path.to_owned(), truth: Arc::default() };
+        let catalog = Self {
+            database: Mutex::new(Some(database)),
+            path: path.to_owned(),
+            truth: Arc::default(),
+            vaults: Mutex::default(),
+        };
         catalog.prepare()?;
         Ok(catalog)
     }
@@ -74,6 +82,12 @@ impl Catalog {
     fn prepare(&self) -> Result<()> {
         let format = self.write(|transaction| {
             transaction.open_table(VOLUMES)?;
+            let vaults = transaction.open_table(VAULTS)?;
+            let mut known = lock(&self.vaults);
+            for entry in vaults.iter()? {
+                let (name, bytes) = entry?;
+                known.insert(name.value().to_owned(), bytes.value().to_owned());
+            }
             let mut counters = transaction.open_table(COUNTERS)?;
             let format = counters.get(FORMAT)?.map(|value| value.value());
             if format.is_none() {
@@ -100,6 +114,15 @@ impl Catalog {
         &self,
         change: impl FnOnce(&redb::WriteTransaction) -> std::result::Result<T, redb::Error>,
     ) -> Result<T> {
+        self.write_then(change, || {})
+    }
+
+    /// Calls `then` when the change is durable, before anybody else can change anything.
+    fn write_then<T>(
+        &self,
+        change: impl FnOnce(&redb::WriteTransaction) -> std::result::Result<T, redb::Error>,
+        then: impl FnOnce(),
+    ) -> Result<T> {
         let mut slot = lock(&self.database);
         let database = match slot.take() {
             Some(database) => database,
@@ -107,6 +130,7 @@ impl Catalog {
         };
         // Back into its place only when all went well; dropped, and so closed, otherwise.
         let out = transact(&database, change).map_err(|error| self.failed(error))?;
+        then();
         *slot = Some(database);
         Ok(out)
     }
@@ -119,6 +143,11 @@ impl Catalog {
             table.all().map(|volume| self.encode(volume)).collect::<Result<_>>()?
         };
         let put_back = |transaction: &redb::WriteTransaction| {
+            let mut vaults = transaction.open_table(VAULTS)?;
+            vaults.retain(|_, _| false)?;
+            for (name, bytes) in &*lock(&self.vaults) {
+                vaults.insert(name.as_str(), bytes.as_slice())?;
+            }
             let mut table = transaction.open_table(VOLUMES)?;
             table.retain(|_, _| false)?;
             for (id, bytes) in &records {
@@ -200,6 +229,52 @@ impl Catalog {
             transaction.open_table(VOLUMES)?.remove(id.to_string().as_str())?;
             Ok(())
         })
+    }
+
+    /// The records of the vaults, by name.
+    pub(crate) fn vaults(&self) -> Vec<(String, Vec<u8>)> {
+        lock(&self.vaults).iter().map(|(name, bytes)| (name.clone(), bytes.clone())).collect()
+    }
+
+    /// Writes the record of a vault; durable when it returns.
+    pub(crate) fn put_vault(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let put = |transaction: &redb::WriteTransaction| {
+            transaction.open_table(VAULTS)?.insert(name, bytes)?;
+            Ok(())
+        };
+        self.write_then(put, || {
+            lock(&self.vaults).insert(name.to_owned(), bytes.to_owned());
+        })
+    }
+
+    /// Forgets the record of a vault.
+    pub(crate) fn remove_vault(&self, name: &str) -> Result<()> {
+        let remove = |transaction: &redb::WriteTransaction| {
+            transaction.open_table(VAULTS)?.remove(name)?;
+            Ok(())
+        };
+        self.write_then(remove, || {
+            lock(&self.vaults).remove(name);
+        })
+    }
+
+    /// Sets a mark that stays; returns whether it was set before.
+    pub(crate) fn mark(&self, name: &str) -> Result<bool> {
+        self.write(|transaction| {
+            let mut counters = transaction.open_table(COUNTERS)?;
+            let before = counters.insert(name, 1)?.is_some();
+            Ok(before)
+        })
+    }
+
+    /// Whether a mark is set.
+    pub(crate) fn is_marked(&self, name: &str) -> Result<bool> {
+        let slot = lock(&self.database);
+        let Some(database) = &*slot else { return Err(self.failed("is closed after a failed write")) };
+        let look = || -> std::result::Result<bool, redb::Error> {
+            Ok(database.begin_read()?.open_table(COUNTERS)?.get(name)?.is_some())
+        };
+        look().map_err(|error| self.failed(error))
     }
 
     /// A project ID for a quota that no volume has had before.

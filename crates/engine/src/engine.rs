@@ -5,7 +5,7 @@ use crate::hold::Holds;
 use crate::pools::Pool;
 use crate::recovery::{self, Repair};
 use crate::table::Table;
-use crate::{Catalog, Clock, Containers, Error, Fault, Faults, Guard, Result, Settings};
+use crate::{Catalog, Clock, Containers, Error, Fault, Faults, Guard, Result, Settings, Vaults};
 use linux::lock::{LockError, PidLock};
 use model::{Intent, PoolName, Volume, VolumeId, VolumeName};
 use std::collections::HashMap;
@@ -41,7 +41,8 @@ pub struct Engine {
     pub(crate) boot_id: String,
     /// Held while a new promise is checked and recorded.
     placing: Mutex<()>,
-    catalog: Catalog,
+    pub(crate) vaults: Arc<Vaults>,
+    catalog: Arc<Catalog>,
     table: Arc<RwLock<Table>>,
     /// Where attached volumes are, so that nobody has to ask the kernel.
     paths: Mutex<HashMap<VolumeId, PathBuf>>,
@@ -75,12 +76,14 @@ impl Engine {
         let pools = settings.pools.iter().map(Pool::new).collect();
         let boot_id = linux::host::boot_id(&settings.boot_id_file)?;
         refuse_lost_catalog(&settings)?;
-        let catalog = Catalog::open(&settings.catalog())?;
+        let catalog = Arc::new(Catalog::open(&settings.catalog())?);
         let table = catalog.truth();
         for volume in catalog.load()? {
             table.write().unwrap_or_else(PoisonError::into_inner).put(volume);
         }
+        let vaults = Vaults::load(&settings, Arc::clone(&catalog), Arc::clone(&clock), &boot_id)?;
         let engine = Self {
+            vaults: Arc::new(vaults),
             claims: Claims::new(settings.claim_wait),
             holds: Holds::new(guard),
             placing: Mutex::default(),

@@ -178,6 +178,15 @@ pub enum Error {
     /// The kernel refused something outside of a driver.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// Something with a vault.
+    #[error(transparent)]
+    Vault(Box<crate::VaultError>),
+}
+
+impl From<crate::VaultError> for Error {
+    fn from(error: crate::VaultError) -> Self {
+        Self::Vault(Box::new(error))
+    }
 }
 
 fn list(differences: &[Difference]) -> String {
@@ -212,6 +221,7 @@ impl Error {
             Self::Storage { source, .. } => source.kind(),
             Self::SecondDaemon { .. } => ErrorKind::Conflict,
             Self::Kernel(error) if error.is_no_space() => ErrorKind::NoSpace,
+            Self::Vault(error) => error.kind(),
             Self::Catalog { .. } | Self::Kernel(_) => ErrorKind::Internal,
         }
     }
@@ -220,6 +230,7 @@ impl Error {
     pub fn data_state(&self) -> &'static str {
         match self {
             Self::Storage { state, .. } => state,
+            Self::Vault(error) => error.data_state(),
             Self::Catalog { .. } => "the volumes' data is untouched; the last change may not be recorded",
             Self::CatalogDamaged { .. } => {
                 "the volumes' data is untouched; each volume has its description beside it"
@@ -261,6 +272,7 @@ impl Error {
             Self::Fenced { name, .. } => format!("see `everhold volume inspect {name}` and the daemon's log"),
             Self::Options(_) | Self::Invalid(_) => "correct the request and try again".into(),
             Self::Storage { source, .. } => source.next_step(),
+            Self::Vault(error) => error.next_step(),
             Self::Catalog { .. } => "check that the state directory is writable and has space, then try again".into(),
             Self::CatalogDamaged { path, .. } => format!(
                 "stop the daemon, keep a copy of {}, and rebuild it with `everhold recover --scan`",

@@ -20,6 +20,7 @@ mod recovery;
 mod scan;
 mod settings;
 mod table;
+mod vaults;
 mod verbs;
 mod views;
 mod watch;
@@ -39,5 +40,9 @@ pub use pools::PoolStatus;
 pub use recovery::Repair;
 pub use scan::{Scanned, rebuild};
 pub use settings::{HoldLine, PoolSettings, Settings};
+pub use vaults::{
+    OpenVault, VaultAccess, VaultAdd, VaultAdded, VaultChange, VaultChecked, VaultError, VaultRecord, VaultState,
+    VaultView, Vaults,
+};
 pub use views::{Holders, Inspection, Status};
 pub use watch::Watch;

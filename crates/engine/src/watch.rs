@@ -1,4 +1,5 @@
-//! The engine's own threads: pools that run full, volumes that should grow, and a trash that expires.
+//! The engine's own threads: pools that run full, volumes that should grow, and a trash that expires, and
+//! vaults that come and go.
 
 use crate::Engine;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -27,6 +28,7 @@ impl Watch {
             engine.expire_trash();
             TRASH
         })?;
+        watch.every("watch-vaults", engine, |engine| engine.watch_vaults())?;
         Ok(watch)
     }
 

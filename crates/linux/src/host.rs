@@ -25,6 +25,11 @@ pub fn kernel_release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
+/// The host's name (`uname(2)`).
+pub fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// Bytes in memory that are still to be written to some device: `Dirty` and `Writeback` of `/proc/meminfo`.
 ///
 /// # Errors

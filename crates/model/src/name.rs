@@ -126,7 +126,7 @@ name!(
     check
 );
 name!(
-    /// The name of a vault, as in `[vault.NAME]` of the configuration; `default` unless said otherwise.
+    /// The name of a vault, as `everhold vault add` gave it; `local` unless said otherwise.
     VaultName,
     check
 );
@@ -144,7 +144,7 @@ name!(
 
 impl Default for VaultName {
     fn default() -> Self {
-        Self("default".to_owned())
+        Self("local".to_owned())
     }
 }
 

@@ -72,7 +72,7 @@ impl fmt::Display for Interval {
 pub struct Protection {
     /// The time from one cut to the next (1 s).
     pub interval: Interval,
-    /// Where the history is (`default`).
+    /// Where the history is (`local`).
     pub vault: VaultName,
     /// Which cuts stay.
     pub keep: Keep,
@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(given, expected);
         assert_eq!(
             serde_json::to_string(&Protection::default()).unwrap(),
-            r#"{"interval":"1s","vault":"default","keep":"1s:10m,1m:24h,1h:7d,1d:90d","group":null}"#
+            r#"{"interval":"1s","vault":"local","keep":"1s:10m,1m:24h,1h:7d,1d:90d","group":null}"#
         );
         for bad in [r#"{"interval":"99ms"}"#, r#"{"interval":"25h"}"#, r#"{"keep":"1m:1s"}"#] {
             assert!(serde_json::from_str::<Protection>(bad).is_err(), "{bad}");

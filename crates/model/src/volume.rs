@@ -214,7 +214,7 @@ mod tests {
             (Intent::Create, r#"{"verb":"create"}"#.to_owned()),
             (Intent::Grow { to: Size::from_bytes(7) }, r#"{"verb":"grow","to":7}"#.to_owned()),
             (Intent::Destroy, r#"{"verb":"destroy"}"#.to_owned()),
-            (restore, format!(r#"{{"verb":"restore","vault":"default","stream":"{ORIGIN}","point":7}}"#)),
+            (restore, format!(r#"{{"verb":"restore","vault":"local","stream":"{ORIGIN}","point":7}}"#)),
         ] {
             assert_eq!(serde_json::to_string(&intent).unwrap(), json);
             assert_eq!(serde_json::from_str::<Intent>(&json).unwrap(), intent);

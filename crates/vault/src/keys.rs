@@ -8,7 +8,8 @@
 //! ```
 
 use crate::store::{Created, Store, StoreError};
-use age::secrecy::{ExposeSecret, SecretString};
+use age::secrecy::ExposeSecret;
+pub use age::secrecy::SecretString;
 use bytes::Bytes;
 use jiff::Timestamp;
 use ring::rand::SecureRandom;
