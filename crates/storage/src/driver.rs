@@ -1,15 +1,18 @@
 //! What every driver can do.
 
-use crate::Result;
+use crate::{Error, Result};
 use linux::Change;
 use model::{DriverKind, Size, Spec, VolumeId};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// Everything a driver needs to know of one volume.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
-    /// Its identity; the UUID of the file system inside an image.
+    /// Its identity.
     pub id: VolumeId,
+    /// The UUID of the file system inside an image: the identity, or that of the volume it was cloned from.
+    pub uuid: VolumeId,
     /// Its settings as recorded.
     pub spec: &'a Spec,
     /// The directory in the pool that belongs to this volume alone. The engine makes and removes it, and
@@ -122,4 +125,44 @@ pub trait Driver: Send + Sync {
     /// The mount point whose file system can be frozen on its own account, without touching any other volume;
     /// `None` where there is none. The volume is attached.
     fn freezable(&self, place: &Place<'_>) -> Option<PathBuf>;
+
+    /// The file that holds all of the volume, block by block, if there is one: what a history is kept of.
+    fn image_file(&self, place: &Place<'_>) -> Option<PathBuf> {
+        let _no_blocks = place;
+        None
+    }
+
+    /// Makes the volume in its home like [`Driver::create`], but with the content that `fill` writes into the new, empty image
+    /// file. An interrupted one begins anew, or goes on if `fill` can.
+    fn import(&self, place: &Place<'_>, fill: &mut dyn FnMut(&File) -> std::result::Result<(), String>) -> Result<()> {
+        let _never = fill;
+        Err(Error::Unsupported {
+            what: format!("a volume of driver {} is not made of blocks", place.spec.kind()),
+            instead: "use driver image".into(),
+        })
+    }
+
+    /// Checks the file system in `image`, a copy that nobody uses and that may be written to. Says what is wrong with it.
+    fn check_copy(&self, place: &Place<'_>, image: &Path) -> Result<Vec<String>> {
+        let _nothing = (place, image);
+        Ok(Vec::new())
+    }
+}
+
+/// Who wants to know of block devices before anything can write to them.
+pub trait Devices: Send + Sync {
+    /// The device (`st_rdev`) is the volume's from now on, and `bytes` long. Called before it is mounted, and before it grows.
+    fn ready(&self, id: VolumeId, device: u64, bytes: u64);
+
+    /// The image was changed in a way that its device does not show.
+    fn changed_behind(&self, id: VolumeId);
+}
+
+/// Nobody does.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoDevices;
+
+impl Devices for NoDevices {
+    fn ready(&self, _: VolumeId, _: u64, _: u64) {}
+    fn changed_behind(&self, _: VolumeId) {}
 }

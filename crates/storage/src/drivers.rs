@@ -1,8 +1,9 @@
 //! The drivers of this daemon.
 
-use crate::{DirDriver, Driver, ImageDriver, SimDriver, TmpfsDriver};
+use crate::{Devices, DirDriver, Driver, ImageDriver, SimDriver, TmpfsDriver};
 use model::DriverKind;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One of each driver.
@@ -17,10 +18,15 @@ impl Drivers {
     /// The drivers for this host.
     ///
     /// `path_roots`: where existing directories may be used with `path=`. `tool_deadline`: how long a helper program
-    /// such as mkfs may take. `off_limits`: directories of Everhold's own, which `path=` must not reach.
-    pub fn for_host(path_roots: Vec<PathBuf>, off_limits: Vec<PathBuf>, tool_deadline: Duration) -> Self {
+    /// such as mkfs may take. `devices`: who is told of block devices. `off_limits`: directories of Everhold's own, which `path=` must not reach.
+    pub fn for_host(
+        path_roots: Vec<PathBuf>,
+        off_limits: Vec<PathBuf>,
+        tool_deadline: Duration,
+        devices: Arc<dyn Devices>,
+    ) -> Self {
         Self {
-            image: Box::new(ImageDriver::new(tool_deadline)),
+            image: Box::new(ImageDriver::new(tool_deadline, devices)),
             dir: Box::new(DirDriver::new(path_roots, off_limits)),
             tmpfs: Box::new(TmpfsDriver::new()),
             sim: Box::new(SimDriver::new()),

@@ -17,7 +17,7 @@ mod sim;
 mod tmpfs;
 
 pub use dir::DirDriver;
-pub use driver::{Attached, Driver, Observation, Place, Problem, Usage};
+pub use driver::{Attached, Devices, Driver, NoDevices, Observation, Place, Problem, Usage};
 pub use drivers::Drivers;
 pub use error::{Error, Result};
 pub use image::ImageDriver;

@@ -311,6 +311,7 @@ mod tests {
             let id = VolumeId::from_uuid(uuid::Uuid::nil());
             Place {
                 id,
+                uuid: id,
                 spec: &self.spec,
                 home: self.dir.path(),
                 mountpoint: Path::new("/nowhere"),

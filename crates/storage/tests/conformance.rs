@@ -5,7 +5,7 @@
 mod ground;
 
 use everhold_storage::conformance::{Abilities, Fixture, Interruption, run};
-use everhold_storage::{DirDriver, Driver, ImageDriver, Place, SimDriver, TmpfsDriver};
+use everhold_storage::{DirDriver, Driver, ImageDriver, NoDevices, Place, SimDriver, TmpfsDriver};
 use ground::{FileSystem, ground, new_id, spec};
 use model::{Dir, DriverSpec, ErrorKind, FsKind, Image, MountOptions, Provisioning, Sim, Size, Tmpfs};
 use std::fs;
@@ -78,7 +78,7 @@ fn run_on_image(fs: FsKind, provisioning: Provisioning, size: Size, grown: Size)
         let name = "an image that is mounted to be finished";
         fixture.interruptions.push(Interruption { name, leave: leave_xfs_mounted });
     }
-    run(&ImageDriver::new(TOOL_DEADLINE), &fixture);
+    run(&ImageDriver::new(TOOL_DEADLINE, std::sync::Arc::new(NoDevices)), &fixture);
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl Host {
     }
 
     fn place<'a>(&'a self, spec: &'a Spec, home: &'a Path, mountpoint: &'a Path) -> Place<'a> {
-        Place { id: self.id, spec, home, mountpoint, project: None }
+        Place { id: self.id, uuid: self.id, spec, home, mountpoint, project: None }
     }
 }
 
@@ -315,7 +315,8 @@ fn size_is_refused_where_nobody_keeps_it() {
     let home = pool.root().join("home");
     fs::create_dir(&home).unwrap();
     let mountpoint = pool.root().join("mnt");
-    let place = Place { id: new_id(), spec: &asked, home: &home, mountpoint: &mountpoint, project: Some(7) };
+    let id = new_id();
+    let place = Place { id, uuid: id, spec: &asked, home: &home, mountpoint: &mountpoint, project: Some(7) };
     driver.create(&place).unwrap_err();
     assert!(!home.join("data").exists());
     driver.destroy(&place).unwrap();

@@ -8,7 +8,7 @@
 mod ground;
 
 use everhold_storage::conformance::{Abilities, Fixture, Interruption, run};
-use everhold_storage::{Attached, DirDriver, Driver, ImageDriver, Place, Usage};
+use everhold_storage::{Attached, DirDriver, Driver, ImageDriver, NoDevices, Place, Usage};
 use ground::{FileSystem, new_id, spec};
 use linux::Change;
 use model::{
@@ -151,7 +151,7 @@ fn conformance_of_ext4_image(size: Size, grows_to: Size) {
             leave: |place| fs::write(place.home.join("image.new"), "").unwrap(),
         }],
     };
-    run(&ImageDriver::new(TOOL_DEADLINE), &fixture);
+    run(&ImageDriver::new(TOOL_DEADLINE, std::sync::Arc::new(NoDevices)), &fixture);
 }
 
 fn conformance_of_ext4_images() {
@@ -188,6 +188,7 @@ impl<'a> Volume<'a> {
     fn place(&self) -> Place<'_> {
         Place {
             id: self.id,
+            uuid: self.id,
             spec: &self.spec,
             home: &self.home,
             mountpoint: &self.mountpoint,
@@ -366,7 +367,7 @@ fn write_patiently(file: &Path, blocks: u64, written: &AtomicU64, refused: &Atom
 
 /// Grows once the writer is well on its way, or once it has been refused.
 fn an_ext4_image_grows_under_a_writer(ground: &Path, once_refused: bool) {
-    let driver = ImageDriver::new(TOOL_DEADLINE);
+    let driver = ImageDriver::new(TOOL_DEADLINE, std::sync::Arc::new(NoDevices));
     let mut volume = Volume::create(&driver, ground, ext4_image(Size::from_mib(32)), None);
     let file = volume.attach().join("file");
     let before = volume.usage().size.unwrap();

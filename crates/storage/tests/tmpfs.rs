@@ -25,7 +25,8 @@ fn the_content_stays_until_the_end() {
     let (home, mountpoint) = (ground.path().join("home"), ground.path().join("v"));
     fs::create_dir(&home).unwrap();
     let settings = tmpfs("nosuid,nodev,noexec,noatime", None);
-    let place = Place { id: new_id(), spec: &settings, home: &home, mountpoint: &mountpoint, project: None };
+    let id = new_id();
+    let place = Place { id, uuid: id, spec: &settings, home: &home, mountpoint: &mountpoint, project: None };
     let driver = TmpfsDriver::new();
     driver.create(&place).unwrap();
     let path = driver.attach(&place).unwrap().path;
@@ -59,7 +60,8 @@ fn a_foreign_mount_is_neither_used_nor_unmounted() {
         fs::create_dir(dir).unwrap();
     }
     let settings = tmpfs("", None);
-    let place = Place { id: new_id(), spec: &settings, home: &home, mountpoint: &mountpoint, project: None };
+    let id = new_id();
+    let place = Place { id, uuid: id, spec: &settings, home: &home, mountpoint: &mountpoint, project: None };
     let other = Place { id: new_id(), ..place };
     let driver = TmpfsDriver::new();
     let path = driver.attach(&other).unwrap().path;

@@ -72,7 +72,12 @@ impl Default for Setup {
 
 pub fn open(dir: &Path, setup: Setup) -> Arc<Engine> {
     let drivers = if setup.real_drivers {
-        Drivers::for_host(Vec::new(), vec![dir.to_owned()], Duration::from_secs(30))
+        Drivers::for_host(
+            Vec::new(),
+            vec![dir.to_owned()],
+            Duration::from_secs(30),
+            Arc::new(storage::NoDevices),
+        )
     } else {
         Drivers::all_sim()
     };

@@ -45,6 +45,7 @@ impl<'a> Volume<'a> {
     pub fn place(&self) -> Place<'_> {
         Place {
             id: self.id,
+            uuid: self.id,
             spec: &self.spec,
             home: &self.home,
             mountpoint: &self.mountpoint,

@@ -16,12 +16,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-const E2FSCK: Tool = Tool::new("e2fsck");
+pub(super) const E2FSCK: Tool = Tool::new("e2fsck");
 const RESIZE2FS: Tool = Tool::new("resize2fs");
 const XFS_GROWFS: Tool = Tool::new("xfs_growfs");
 
 /// Checking and resizing take as long as the volume is large, and end badly when they are cut off.
-const REPAIR: Duration = Duration::from_secs(3600);
+pub(super) const REPAIR: Duration = Duration::from_secs(3600);
 /// How long to wait for a growth that is under way already.
 const ANOTHER_GROWTH: Duration = Duration::from_secs(60);
 /// The block size of the loop device unless the file system's own is smaller.
@@ -61,18 +61,29 @@ impl ImageDriver {
             return Ok(device);
         }
         files.check_size(&file, image.size)?;
-        let superblock = files.check_identity(&file, place.id, image.fs)?;
-        let block_size = self.check_file_system(files, &superblock)?;
+        let superblock = files.check_identity(&file, place.uuid, image.fs)?;
+        let block_size = self.check_file_system(place, files, &superblock)?;
         let options = LoopOptions { read_only: false, direct_io: true, block_size };
-        Ok(loopdev::find_or_attach(&file, &files.image, &options)?.0)
+        let device = loopdev::find_or_attach(&file, &files.image, &options)?.0;
+        self.announce(place, &device, files)?;
+        Ok(device)
+    }
+
+    /// Says which device is the volume's, before anything is written to it.
+    fn announce(&self, place: &Place<'_>, device: &LoopHandle, files: &Files) -> Result<()> {
+        let node = fs::metadata(device.path()).map_err(|source| failed("stat", device.path(), source))?;
+        let size = files.size(&files.open()?)?;
+        self.devices.ready(place.id, node.rdev(), size.bytes());
+        Ok(())
     }
 
     /// Repairs what can be repaired without a decision, and says which block size the loop device may have.
     ///
     /// XFS replays its log when it is mounted, and has nothing like `e2fsck -p`.
-    fn check_file_system(&self, files: &Files, superblock: &Superblock) -> Result<u32> {
+    fn check_file_system(&self, place: &Place<'_>, files: &Files, superblock: &Superblock) -> Result<u32> {
         let Superblock::Ext4(ext4) = superblock else { return Ok(BLOCK) };
         if ext4.needs_recovery || !ext4.clean || ext4.has_errors {
+            self.devices.changed_behind(place.id);
             self.check_ext4(files, &["-p"])?;
         }
         Ok(ext4.block_size.min(BLOCK))
@@ -161,6 +172,7 @@ impl ImageDriver {
     /// damage file systems with 1 KiB blocks.) Says whether there was anything to grow.
     pub(super) fn grow_file_system(&self, place: &Place<'_>, image: &Image, files: &Files) -> Result<bool> {
         self.with_mounted(place, image, files, |device, mountpoint| {
+            self.announce(place, device, files)?;
             device.refresh_size()?;
             let before = linux::fs::space(mountpoint)?.total;
             match image.fs {
@@ -201,7 +213,7 @@ pub(super) fn refuse_without_capability(fs: FsKind) -> Result<()> {
 }
 
 /// Flags and data for `mount(2)`.
-fn mount_options(image: &Image, read_only: bool) -> (MountFlags, String) {
+pub(super) fn mount_options(image: &Image, read_only: bool) -> (MountFlags, String) {
     let mut flags = MountFlags::empty();
     let mut data = Vec::new();
     if read_only {

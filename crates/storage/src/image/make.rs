@@ -32,7 +32,7 @@ impl ImageDriver {
         let whole = Files::of(place);
         if whole.image.exists() {
             let file = whole.open()?;
-            return whole.check_identity(&file, place.id, image.fs).map(drop);
+            return whole.check_identity(&file, place.uuid, image.fs).map(drop);
         }
         let files = Files::unfinished(place);
         // An interrupted creation may have left it mounted, for its `data`.

@@ -10,14 +10,16 @@
 
 mod attach;
 mod files;
+mod copy;
 mod make;
 
-use crate::{Attached, Driver, Error, Observation, Place, Problem, Result, Usage};
+use crate::{Attached, Devices, Driver, Error, Observation, Place, Problem, Result, Usage};
 use files::Files;
 use linux::command::Tool;
 use linux::{Change, loopdev, mounts};
 use model::{DriverKind, DriverSpec, FsKind, Image, Provisioning, Size, Spec};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Images and file systems grow in steps of this.
@@ -32,12 +34,13 @@ const ON_ANOTHER_FILE: &str = "the running volume is on another file, which this
 /// Volumes in image files.
 pub struct ImageDriver {
     tool_deadline: Duration,
+    devices: Arc<dyn Devices>,
 }
 
 impl ImageDriver {
-    /// `tool_deadline`: how long mkfs, e2fsck and their like may take.
-    pub fn new(tool_deadline: Duration) -> Self {
-        Self { tool_deadline }
+    /// `tool_deadline`: how long mkfs, e2fsck and their like may take. `devices`: who is told of loop devices.
+    pub fn new(tool_deadline: Duration, devices: Arc<dyn Devices>) -> Self {
+        Self { tool_deadline, devices }
     }
 
     fn run(&self, tool: Tool, arguments: &[&std::ffi::OsStr]) -> Result<linux::command::Output> {
@@ -131,6 +134,22 @@ impl Driver for ImageDriver {
         let mounted = mounts::is_mount_point(place.mountpoint).unwrap_or(false);
         mounted.then(|| place.mountpoint.to_owned())
     }
+
+    fn image_file(&self, place: &Place<'_>) -> Option<PathBuf> {
+        Some(Files::of(place).image)
+    }
+
+    fn import(
+        &self,
+        place: &Place<'_>,
+        fill: &mut dyn FnMut(&std::fs::File) -> std::result::Result<(), String>,
+    ) -> Result<()> {
+        self.import_image(place, image(place)?, fill)
+    }
+
+    fn check_copy(&self, place: &Place<'_>, copy: &Path) -> Result<Vec<String>> {
+        self.check_image(image(place)?, copy, place.mountpoint)
+    }
 }
 
 /// A device goes with its last user, and may have one for a moment: someone who looks through all of them.
@@ -192,7 +211,7 @@ impl ImageDriver {
             }
         }
         files.check_size(&file, image.size)?;
-        files.check_identity(&file, place.id, image.fs).map(drop)
+        files.check_identity(&file, place.uuid, image.fs).map(drop)
     }
 }
 
