@@ -2,7 +2,8 @@
 
 use crate::v1::{
     Attach, Attached, Create, Destroyed, Detached, Grow, Holders, Labels, PoolReleased, Pools, Problem,
-    Rename, Restore, Status, Trash, Usage, Usages, VolumeChanged, VolumeDetail, VolumeRemoved, Volumes,
+    Rename, Restore, Status, Trash, Usage, Usages, VaultAdd, VaultAdded, VaultChecked, VaultForgotten,
+    VaultKit, Vaults, VolumeChanged, VolumeDetail, VolumeRemoved, Volumes,
 };
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -252,6 +253,31 @@ impl Client {
     /// `POST /v1/pools/{name}/release`
     pub async fn release_pool(&self, name: &str) -> Result<PoolReleased> {
         self.ask(Method::POST, &format!("/v1/pools/{}/release", segment(name)), None).await
+    }
+
+    /// `GET /v1/vaults`
+    pub async fn vaults(&self) -> Result<Vaults> {
+        self.get("/v1/vaults").await
+    }
+
+    /// `POST /v1/vaults`
+    pub async fn add_vault(&self, request: &VaultAdd) -> Result<VaultAdded> {
+        self.send(Method::POST, "/v1/vaults", request).await
+    }
+
+    /// `POST /v1/vaults/{name}/check`
+    pub async fn check_vault(&self, name: &str) -> Result<VaultChecked> {
+        self.ask(Method::POST, &format!("/v1/vaults/{}/check", segment(name)), None).await
+    }
+
+    /// `POST /v1/vaults/{name}/kit`
+    pub async fn vault_kit(&self, name: &str) -> Result<VaultKit> {
+        self.ask(Method::POST, &format!("/v1/vaults/{}/kit", segment(name)), None).await
+    }
+
+    /// `DELETE /v1/vaults/{name}`: it is forgotten, and what is in it stays.
+    pub async fn forget_vault(&self, name: &str) -> Result<VaultForgotten> {
+        self.delete(&format!("/v1/vaults/{}", segment(name))).await
     }
 
     /// `GET /v1/status`

@@ -1,6 +1,6 @@
 //! The OpenAPI document, generated from the handlers, and the routes that come with it.
 
-use crate::routes::{attachments, daemon, pools, trash, volumes};
+use crate::routes::{attachments, daemon, pools, trash, vaults, volumes};
 use crate::state::AppState;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -20,6 +20,7 @@ use utoipa_axum::routes;
         (name = "attachments", description = "Who uses a volume"),
         (name = "trash", description = "What was removed and can be restored"),
         (name = "pools", description = "Where volumes are put"),
+        (name = "vaults", description = "Where histories are kept"),
         (name = "daemon", description = "The daemon itself")
     )
 )]
@@ -42,6 +43,10 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(trash::restore))
         .routes(routes!(pools::list))
         .routes(routes!(pools::release))
+        .routes(routes!(vaults::list, vaults::add))
+        .routes(routes!(vaults::check))
+        .routes(routes!(vaults::kit))
+        .routes(routes!(vaults::forget))
         .routes(routes!(daemon::status))
         .routes(routes!(daemon::document))
         .routes(routes!(daemon::metrics))

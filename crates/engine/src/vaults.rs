@@ -306,7 +306,9 @@ impl Vaults {
             let health = lock(&known.health);
             match (&health.open, &health.trouble) {
                 (Some(open), _) => Some(Ok(Arc::clone(open))),
-                (None, Some((since, why, _))) if !at_once && health.due.is_some_and(|due| due > Instant::now()) => {
+                (None, Some((since, why, _)))
+                    if !at_once && health.due.is_some_and(|due| due > Instant::now()) =>
+                {
                     let (since, why) = (*since, why.clone());
                     Some(Err(VaultError::Unreachable { name: known.record.name.clone(), since, why }.into()))
                 }
@@ -344,7 +346,10 @@ impl Vaults {
         if descriptor.id != record.id {
             return Err(VaultError::OtherPlace {
                 name: record.name.clone(),
-                url: format!("{} no more: the vault there is {}, not {}", record.url, descriptor.id, record.id),
+                url: format!(
+                    "{} no more: the vault there is {}, not {}",
+                    record.url, descriptor.id, record.id
+                ),
             });
         }
         descriptor.check(store.url(), &data_key)?;
@@ -378,7 +383,8 @@ impl Vaults {
     /// What has the same file system as this directory, in words.
     fn shares(&self, path: &Path) -> Option<String> {
         // The directory, or what it will be made in.
-        let device = |path: &Path| path.ancestors().find_map(|at| std::fs::metadata(at).ok()).map(|m| m.dev());
+        let device =
+            |path: &Path| path.ancestors().find_map(|at| std::fs::metadata(at).ok()).map(|m| m.dev());
         let own = device(path)?;
         let pool = self.pools.iter().find(|(_, pool)| device(pool) == Some(own));
         match pool {
@@ -406,7 +412,8 @@ impl Vaults {
 
     fn unwell(&self, known: &Known, health: &mut Health, error: &VaultError) {
         // An empty mount point looks like a directory without a vault.
-        let again = error.store().is_some() || matches!(error, VaultError::Format(FormatError::NoVault { .. }));
+        let again =
+            error.store().is_some() || matches!(error, VaultError::Format(FormatError::NoVault { .. }));
         let since = health.trouble.as_ref().map_or_else(|| self.clock.now(), |(since, ..)| *since);
         if health.trouble.is_none() {
             tracing::warn!(vault = %known.record.name, %error, "the vault can't be used");
@@ -446,14 +453,21 @@ impl Vaults {
         if self.catalog.is_marked(LOCAL_MADE)? {
             return Ok(());
         }
-        let name: VaultName = LOCAL.parse().map_err(|error: model::NameError| Error::Invalid(error.to_string()))?;
+        let name: VaultName =
+            LOCAL.parse().map_err(|error: model::NameError| Error::Invalid(error.to_string()))?;
         if self.find(&name).is_none() {
             let dir = self.state.join("vault-local");
             let id = match dir.join(DESCRIPTOR).exists() {
                 // A crash came between.
-                true => Descriptor::read(&*self.store(&Location::Dir(dir.clone()), &VaultAccess::default(), false)?)
+                true => {
+                    Descriptor::read(&*self.store(
+                        &Location::Dir(dir.clone()),
+                        &VaultAccess::default(),
+                        false,
+                    )?)
                     .map_err(VaultError::from)?
-                    .id,
+                    .id
+                }
                 false => self.new_local(&name, &dir)?,
             };
             self.files.read_key(&name, id)?;
@@ -462,7 +476,11 @@ impl Vaults {
             let record = VaultRecord { name, url, id, added, access, read_only: false, has_kit: false };
             let known = self.put(record, ClaimCell::default())?;
             let open = self.open_known(&known, true)?;
-            tracing::info!(vault = LOCAL, url = open.store.url(), "a vault was made; `everhold vault kit local` prints a recovery kit");
+            tracing::info!(
+                vault = LOCAL,
+                url = open.store.url(),
+                "a vault was made; `everhold vault kit local` prints a recovery kit"
+            );
         }
         self.catalog.mark(LOCAL_MADE)?;
         Ok(())
@@ -502,7 +520,10 @@ impl Vaults {
             return Err(VaultError::Invalid(problem).into());
         }
         if add.take_over && add.read_only {
-            return Err(VaultError::Invalid("to take a vault over is to write to it: not with --read-only".into()).into());
+            return Err(VaultError::Invalid(
+                "to take a vault over is to write to it: not with --read-only".into(),
+            )
+            .into());
         }
         let _one = lock(&self.changing);
         if let Some(known) = self.find(&add.name) {
@@ -589,7 +610,12 @@ impl Vaults {
     /// The name is known: the same vault reached in the same way, in another way, or another vault.
     fn add_again(&self, known: &Arc<Known>, add: &VaultAdd) -> Result<VaultAdded> {
         let old = &known.record;
-        let new = VaultRecord { id: old.id, added: old.added, has_kit: old.has_kit, ..record(add, old.id, old.added) };
+        let new = VaultRecord {
+            id: old.id,
+            added: old.added,
+            has_kit: old.has_kit,
+            ..record(add, old.id, old.added)
+        };
         let (mut known, mut change) = (Arc::clone(known), VaultChange::AlreadyThere);
         if new != *old {
             if new.url != old.url || new.access != old.access {
@@ -600,7 +626,11 @@ impl Vaults {
                         there.check(store.url(), &key).map_err(VaultError::from)?;
                     }
                     Ok(_) | Err(FormatError::NoVault { .. }) => {
-                        return Err(VaultError::OtherPlace { name: old.name.clone(), url: old.url.to_string() }.into());
+                        return Err(VaultError::OtherPlace {
+                            name: old.name.clone(),
+                            url: old.url.to_string(),
+                        }
+                        .into());
                     }
                     Err(error) => return Err(VaultError::from(error).into()),
                 }
@@ -737,14 +767,19 @@ impl Engine {
     /// [`VaultError::InUse`], [`VaultError::NoKit`].
     pub fn forget_vault(&self, name: &VaultName) -> Result<Option<VaultView>> {
         let uses = |volume: &model::Volume| {
-            let protected = volume.spec.protection.as_ref().is_some_and(|protection| protection.vault == *name);
+            let protected =
+                volume.spec.protection.as_ref().is_some_and(|protection| protection.vault == *name);
             let restoring = matches!(&volume.pending, Some(Intent::Restore { vault, .. }) if vault == name);
             protected || restoring
         };
         let users = || {
             let table = self.read();
             let users = table.all().filter(|volume| uses(volume)).map(|volume| {
-                if volume.is_live() { volume.name.to_string() } else { format!("{} (in the trash)", volume.name) }
+                if volume.is_live() {
+                    volume.name.to_string()
+                } else {
+                    format!("{} (in the trash)", volume.name)
+                }
             });
             let mut users: Vec<_> = users.collect();
             users.sort();

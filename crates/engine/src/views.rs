@@ -34,7 +34,7 @@ pub struct Holders {
 }
 
 /// The daemon at a glance.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Status {
     /// Live volumes.
     pub volumes: usize,
@@ -46,6 +46,8 @@ pub struct Status {
     pub fenced: Vec<(VolumeName, String)>,
     /// Names of pools whose writers are held.
     pub held_pools: Vec<String>,
+    /// The vaults, as last seen.
+    pub vaults: Vec<crate::VaultView>,
     /// The state directory.
     pub state: PathBuf,
     /// The kernel's boot ID.
@@ -131,6 +133,7 @@ impl Engine {
             trashed: self.trash().len(),
             fenced: live.iter().filter_map(|v| Some((v.name.clone(), v.fenced.clone()?))).collect(),
             held_pools,
+            vaults: self.vaults().list(),
             state: self.settings.state.clone(),
             boot_id: self.boot_id.clone(),
         }

@@ -119,7 +119,8 @@ impl Config {
     }
 
     fn from_toml(text: &str, overrides: &Overrides, api_socket: Option<&Path>) -> Result<Self, String> {
-        let file::File { paths, log, api, docker, defaults, trash, dir, tools, pool } = file::parse(text)?;
+        let file::File { paths, log, api, docker, defaults, history, trash, dir, tools, pool } =
+            file::parse(text)?;
         let over = |flag: &Option<PathBuf>, file: Option<PathBuf>, default: &str| {
             flag.clone().or(file).unwrap_or_else(|| PathBuf::from(default))
         };
@@ -159,8 +160,13 @@ impl Config {
                 tmpfs_size: defaults.tmpfs_size.map_or(Size::from_mib(256), |word| word.0),
                 fs: defaults.fs.map_or(FsKind::Ext4, |word| word.0),
                 provisioning: defaults.provisioning.map_or(Provisioning::Thin, |word| word.0),
-                protect: false,
-                protection: model::Protection::default(),
+                protect: history.protect.is_none_or(|protect| protect.0),
+                protection: model::Protection {
+                    interval: history.interval.map(|word| word.0).unwrap_or_default(),
+                    vault: history.vault.unwrap_or_default(),
+                    keep: history.keep.unwrap_or_default(),
+                    group: None,
+                },
             },
             trash_ttl: trash.ttl.map_or(Duration::from_secs(7 * 24 * 3600), Duration::from),
             allowed_paths: dir

@@ -174,6 +174,10 @@ fn open(config: &Config, containers: Arc<dyn Containers>) -> Result<Arc<Engine>,
             false => tracing::error!(volume = repair.volume, "{}", repair.what),
         }
     }
+    // Without it volumes work all the same; it is tried again at the next start.
+    if let Err(error) = engine.vaults().make_local() {
+        tracing::error!(%error, next = error.next_step(), "the vault `local` was not made");
+    }
     Ok(Arc::new(engine))
 }
 

@@ -66,11 +66,13 @@ impl Sandbox {
         let boot_id = self.dir.join("boot_id");
         let boot_id =
             if boot_id.exists() { boot_id } else { PathBuf::from("/proc/sys/kernel/random/boot_id") };
+        // Unless a test is about histories.
+        let history = if self.config.contains("[history]") { "" } else { "[history]\nprotect = \"off\"\n\n" };
         let text = format!(
             "[paths]\nstate = \"{dir}/state\"\nrun = \"{dir}/run\"\nboot-id = \"{}\"\n\n\
              [docker]\nenabled = {docker}\nsocket = \"{dir}/docker/docker.sock\"\n\
              plugin-socket = \"/run/docker/plugins/{}.sock\"\n{}\n\n\
-             [dir]\nallowed-paths = [\"{dir}/srv\"]\n\n{}\n",
+             [dir]\nallowed-paths = [\"{dir}/srv\"]\n\n{history}{}\n",
             boot_id.display(),
             self.plugin,
             self.docker_section,

@@ -4,4 +4,5 @@ pub(crate) mod attachments;
 pub(crate) mod daemon;
 pub(crate) mod pools;
 pub(crate) mod trash;
+pub(crate) mod vaults;
 pub(crate) mod volumes;

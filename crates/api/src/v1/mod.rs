@@ -11,6 +11,7 @@ mod request;
 mod status;
 mod trash;
 mod usage;
+mod vault;
 mod volume;
 
 pub use holders::{Container, Holders, Process};
@@ -21,6 +22,10 @@ pub use request::{Attach, Create, DryRun, Grow, Labels, Rename, Restore, SizeTex
 pub use status::{Fenced, Status};
 pub use trash::{Destroyed, Trash};
 pub use usage::{Inodes, Usage, Usages};
+pub use vault::{
+    Abilities, Secret, Vault, VaultAdd, VaultAdded, VaultChecked, VaultClaim, VaultForgotten, VaultKit,
+    VaultSlot, VaultState, Vaults,
+};
 pub use volume::{
     Access, Attached, Attachment, Detached, Finding, Outcome, Trashed, Volume, VolumeChanged, VolumeDetail,
     VolumeRemoved, VolumeState, Volumes,

@@ -1,5 +1,6 @@
 //! The daemon at a glance.
 
+use super::Vault;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -23,6 +24,9 @@ pub struct Status {
     pub fenced: Vec<Fenced>,
     /// Names of pools whose writers are held because they are full.
     pub held_pools: Vec<String>,
+    /// The vaults, as last seen.
+    #[serde(default)]
+    pub vaults: Vec<Vault>,
     /// The state directory.
     pub state: String,
     /// The kernel's boot ID.
@@ -53,6 +57,7 @@ impl Status {
                 .map(|(name, reason)| Fenced { name: name.to_string(), reason })
                 .collect(),
             held_pools: status.held_pools,
+            vaults: status.vaults.into_iter().map(Vault::from).collect(),
             state: status.state.display().to_string(),
             boot_id: status.boot_id,
         }

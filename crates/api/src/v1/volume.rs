@@ -37,6 +37,14 @@ pub enum Outcome {
     WouldDestroy,
     /// Held writers go on.
     Released,
+    /// What was there was opened.
+    Opened,
+    /// It is reached in another way now.
+    Changed,
+    /// This host is the vault's writer now.
+    TakenOver,
+    /// The vault is not known any more; what is in it stays.
+    Forgotten,
 }
 
 impl Outcome {
@@ -56,6 +64,10 @@ impl Outcome {
             Self::Destroyed => "destroyed",
             Self::WouldDestroy => "would-destroy",
             Self::Released => "released",
+            Self::Opened => "opened",
+            Self::Changed => "changed",
+            Self::TakenOver => "taken-over",
+            Self::Forgotten => "forgotten",
         }
     }
 

@@ -8,3 +8,4 @@ mod abuse;
 mod errors;
 mod routes;
 mod server;
+mod vaults;

@@ -148,7 +148,9 @@ impl VaultError {
     pub(super) fn store(&self) -> Option<&StoreError> {
         match self {
             Self::Store(error)
-            | Self::Format(FormatError::Store(error) | FormatError::Key(KeyError::Store(error))) => Some(error),
+            | Self::Format(FormatError::Store(error) | FormatError::Key(KeyError::Store(error))) => {
+                Some(error)
+            }
             _ => None,
         }
     }
@@ -164,9 +166,10 @@ impl VaultError {
         }
         match self {
             Self::NoSuch { .. } => ErrorKind::NotFound,
-            Self::OtherPlace { .. } | Self::Known { .. } | Self::AnotherWriter { .. } | Self::Claim { .. } => {
-                ErrorKind::Conflict
-            }
+            Self::OtherPlace { .. }
+            | Self::Known { .. }
+            | Self::AnotherWriter { .. }
+            | Self::Claim { .. } => ErrorKind::Conflict,
             Self::InUse { .. } => ErrorKind::InUse,
             Self::NoKit { .. } => ErrorKind::Conflict,
             Self::Locked { .. } | Self::Invalid(_) | Self::Location(_) => ErrorKind::InvalidInput,
@@ -203,6 +206,9 @@ impl VaultError {
             return match error {
                 StoreError::NoSpace { .. } => "free space there, then try again".into(),
                 StoreError::NotFound { .. } => "`everhold vault check NAME` says what is there".into(),
+                StoreError::Refused { why, .. } if why.contains("NoSuchBucket") => {
+                    "make the bucket first, or correct its name or endpoint, then try again".into()
+                }
                 StoreError::Refused { .. } => {
                     "see that the directory or bucket is there and that the credentials may read and write it \
                      (--credentials-file, --profile, or AWS_… in the daemon's environment), then try again"

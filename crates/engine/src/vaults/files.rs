@@ -72,7 +72,10 @@ impl Files {
             tracing::warn!(path = %path.display(), "is not the identity of a host; a new one is drawn");
         }
         let mut bytes = [0; 16];
-        SystemRandom::new().fill(&mut bytes).map_err(|_| vault::keys::KeyError::Random).map_err(VaultError::from)?;
+        SystemRandom::new()
+            .fill(&mut bytes)
+            .map_err(|_| vault::keys::KeyError::Random)
+            .map_err(VaultError::from)?;
         let id = hex(&bytes).to_string();
         write_atomically(&path, format!("{id}\n").as_bytes(), 0o600)?;
         Ok(id)

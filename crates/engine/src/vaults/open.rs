@@ -68,7 +68,10 @@ pub struct OpenVault {
 
 impl fmt::Debug for OpenVault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenVault").field("name", &self.name).field("store", &self.store).finish_non_exhaustive()
+        f.debug_struct("OpenVault")
+            .field("name", &self.name)
+            .field("store", &self.store)
+            .finish_non_exhaustive()
     }
 }
 
@@ -131,10 +134,14 @@ impl OpenVault {
         }
         let state = match claim::newest(&*self.store)? {
             // This daemon itself has claimed anew meanwhile; what was put in the old epoch does not count.
-            Some((newer, Ok(by))) if by.node == self.me.node => {
+            Some((newer, Ok(by))) if by.node == self.me.node && self.epoch() != Some(epoch) => {
                 let why = format!("this host has claimed it anew meanwhile ({newer})");
                 return Err(VaultError::Claim { name: self.name.clone(), why });
             }
+            Some((_, Ok(by))) if by.node == self.me.node => ClaimState::Unclear(format!(
+                "{} has this host's own identity ({}) and claimed it: is the state directory, with its node-id, a copy?",
+                by.host, by.node
+            )),
             Some((epoch, Ok(by))) => {
                 tracing::error!(
                     vault = %self.name, host = by.host, node = by.node, %epoch,

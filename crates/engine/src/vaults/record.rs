@@ -42,12 +42,15 @@ impl VaultAccess {
     /// What is wrong with it for this place, in words.
     pub(super) fn problem(&self, url: &Location) -> Option<String> {
         if matches!(url, Location::Dir(_)) && *self != Self::default() {
-            return Some("credentials, certificates and http are for s3: only; a directory needs none".into());
+            return Some(
+                "credentials, certificates and http are for s3: only; a directory needs none".into(),
+            );
         }
         if self.profile.is_some() && self.credentials_file.is_none() {
             return Some("a profile is one of a credentials file: name that too".into());
         }
-        let relative = [&self.credentials_file, &self.ca_file].into_iter().flatten().find(|p| !p.is_absolute());
+        let relative =
+            [&self.credentials_file, &self.ca_file].into_iter().flatten().find(|p| !p.is_absolute());
         relative.map(|path| format!("{} is not an absolute path", path.display()))
     }
 }

@@ -10,6 +10,7 @@ mod recover;
 mod shell;
 mod status;
 mod trash;
+mod vault;
 mod volume;
 
 use crate::config::Config;
@@ -65,6 +66,9 @@ enum Command {
     /// Where volumes are put
     #[command(subcommand)]
     Pool(pool::Command),
+    /// Where histories are kept
+    #[command(subcommand)]
+    Vault(vault::Command),
     /// Check this host: what was found, what is recommended, why, and the command to get there
     Doctor(doctor::Doctor),
     /// The daemon at a glance
@@ -116,6 +120,7 @@ pub fn run() -> ExitCode {
         Command::Volume(command) => online(command.run(&session)),
         Command::Trash(command) => online(command.run(&session)),
         Command::Pool(command) => online(command.run(&session)),
+        Command::Vault(command) => online(command.run(&session)),
         Command::Status => online(status::run(&session)),
         Command::Doctor(doctor) => online(doctor.run(&session, global.socket.as_deref())),
         Command::Daemon(daemon) => daemon.run(global.socket.as_deref()),

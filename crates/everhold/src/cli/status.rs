@@ -1,9 +1,11 @@
 //! `everhold status`
 
+use super::vault::standing;
 use super::{Outcome, Session};
 use crate::output::human::{span, time};
 use crate::output::progress::waiting;
 use crate::output::{Tone, plain};
+use api::v1::VaultState;
 use engine::{Clock, SystemClock};
 use std::process::ExitCode;
 
@@ -29,6 +31,16 @@ pub async fn run(session: &Session) -> Outcome {
             format!("{} ({} attached), {} in the trash", status.volumes, status.attached, status.trashed),
         );
         line("state", status.state.clone());
+        for vault in &status.vaults {
+            let tone = match vault.state {
+                VaultState::Ok | VaultState::ReadOnly | VaultState::Opening => Tone::Good,
+                VaultState::Unreachable | VaultState::Refused | VaultState::Failed => Tone::Bad,
+            };
+            line("vault", format!("{} ({}): {}", vault.name, vault.url, out.tone(&standing(vault), tone)));
+            for text in vault.problem.iter().chain(&vault.warning) {
+                line("", out.tone(&plain(text), Tone::Warn));
+            }
+        }
         for fenced in &status.fenced {
             let text = format!("{}: {}", fenced.name, plain(&fenced.reason));
             line("fenced", out.tone(&text, Tone::Bad));

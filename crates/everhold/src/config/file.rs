@@ -3,7 +3,9 @@
 use super::LogFormat;
 use super::duration::HumanDuration;
 use engine::{HoldLine, PoolSettings};
-use model::{DriverKind, FsKind, Labels, Percent, PoolName, Provisioning, Size, check_label};
+use model::{
+    DriverKind, FsKind, Interval, Keep, Labels, Percent, PoolName, Provisioning, Size, VaultName, check_label,
+};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,6 +30,7 @@ pub struct File {
     pub api: Api,
     pub docker: Docker,
     pub defaults: Defaults,
+    pub history: History,
     pub trash: Trash,
     pub dir: Dir,
     pub tools: Tools,
@@ -78,6 +81,36 @@ pub struct Defaults {
     pub fs: Option<Word<FsKind>>,
     pub provisioning: Option<Word<Provisioning>>,
     pub pool: Option<PoolName>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct History {
+    pub protect: Option<OnOff>,
+    pub interval: Option<Word<Interval>>,
+    pub vault: Option<VaultName>,
+    pub keep: Option<Keep>,
+}
+
+/// `"on"`, `"off"`, or TOML's own `true` and `false`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnOff(pub bool);
+
+impl<'de> Deserialize<'de> for OnOff {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "use \"on\" or \"off\"")]
+        enum Either {
+            Bool(bool),
+            Text(String),
+        }
+        match Either::deserialize(deserializer)? {
+            Either::Bool(on) => Ok(Self(on)),
+            Either::Text(text) if text == "on" => Ok(Self(true)),
+            Either::Text(text) if text == "off" => Ok(Self(false)),
+            Either::Text(text) => Err(serde::de::Error::custom(format!("{text:?}: use \"on\" or \"off\""))),
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]

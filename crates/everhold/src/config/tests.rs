@@ -32,6 +32,10 @@ fn the_packaged_file_is_the_defaults() {
         "fs",
         "provisioning",
         "pool",
+        "protect",
+        "interval",
+        "vault",
+        "keep",
         "ttl",
         "allowed-paths",
     ] {
@@ -47,6 +51,9 @@ fn defaults_hold() {
     assert_eq!(config.pools[0].path, Path::new("/var/lib/everhold/pools/default"));
     assert_eq!(config.trash_ttl, Duration::from_secs(7 * 86_400));
     assert!(config.settings().claim_wait < config.call_deadline);
+    assert!(config.defaults.protect);
+    assert_eq!(config.defaults.protection.vault.as_str(), "local");
+    assert_eq!(config.defaults.protection.interval.to_string(), "1s");
     assert!(config.off_limits().contains(&config.pools[0].path));
 }
 
@@ -87,6 +94,10 @@ fn the_file_and_then_the_flags_override() {
 #[test]
 fn mistakes_are_named() {
     for (text, wanted) in [
+        ("[history]\nprotect = \"maybe\"", "use \"on\" or \"off\""),
+        ("[history]\nprotect = 5", "use \"on\" or \"off\""),
+        ("[history]\ninterval = \"50ms\"", "100ms to 1d"),
+        ("[history]\nvault = \"../x\"", "starts with an ASCII letter"),
         ("[defaults]\nsise = \"1GiB\"", "did you mean `size`?"),
         ("[docker]\nplugin-sock = \"/x\"", "did you mean `plugin-socket`?"),
         ("[pol.default]", "did you mean `pool`?"),
@@ -106,6 +117,18 @@ fn mistakes_are_named() {
         let error = read(text).unwrap_err();
         assert!(error.contains(wanted), "{text:?}: {error}");
     }
+}
+
+#[test]
+fn history_can_be_off_by_default() {
+    for text in ["protect = false", "protect = \"off\""] {
+        assert!(!read(&format!("[history]\n{text}")).unwrap().defaults.protect);
+    }
+    let config =
+        read("[history]\nprotect = true\ninterval = \"5s\"\nvault = \"far\"\nkeep = \"1m:1h\"").unwrap();
+    assert!(config.defaults.protect);
+    assert_eq!(config.defaults.protection.vault.as_str(), "far");
+    assert_eq!(config.defaults.protection.keep.to_string(), "1m:60m");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod docker;
 mod full_disk;
 mod in_time;
 mod postgres;
+mod vaults;
 
 use testkit::Sandbox;
 
