@@ -122,6 +122,22 @@ impl Client {
         answer
     }
 
+    /// Has a container stopped or started: that takes as long as the container takes. That it is so already is fine.
+    pub(crate) async fn act(&self, path: &str, deadline: Duration) -> Result<(), ApiError> {
+        let work = async {
+            let target = versioned(self.version().await?, path);
+            let request = Request::post(target).header(hyper::header::HOST, "docker").body(Full::default());
+            match self.request(request, path).await {
+                Err(ApiError::Refused { status: 304, .. }) => Ok(()),
+                other => other.map(drop),
+            }
+        };
+        match tokio::time::timeout(deadline, work).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ApiError::Silent { socket: self.socket.clone(), after: deadline }),
+        }
+    }
+
     /// The answer to `GET path`, whose body goes on for as long as the engine lives.
     pub(crate) async fn stream(&self, path: &str) -> Result<Lines, ApiError> {
         let answer = self.in_time(async {

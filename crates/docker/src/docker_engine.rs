@@ -11,6 +11,8 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// A question of the doctor's is three calls in a row.
+/// How long a container may take to stop or to start.
+const LONGEST_ACT: Duration = Duration::from_secs(120);
 const LONGEST_QUESTION: Duration = Duration::from_secs(4 * CALL_DEADLINE.as_secs());
 
 /// One Docker Engine, reached through its API. Cheap to clone.
@@ -99,6 +101,23 @@ impl DockerEngine {
         T: Send + 'static,
         E: std::fmt::Display + Send + 'static,
     {
+        self.wait_for(LONGEST_QUESTION, question)
+    }
+
+    fn act(&self, path: String) -> Result<(), String> {
+        let docker = self.clone();
+        self.wait_for(LONGEST_ACT, async move { docker.client.act(&path, LONGEST_ACT).await })
+    }
+
+    fn wait_for<T, E>(
+        &self,
+        longest: Duration,
+        question: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, String>
+    where
+        T: Send + 'static,
+        E: std::fmt::Display + Send + 'static,
+    {
         // Not Handle::block_on: that panics on a thread that drives the runtime.
         let (answer, answered) = sync_channel(1);
         self.runtime.spawn(async move {
@@ -106,7 +125,7 @@ impl DockerEngine {
                 tracing::debug!("nobody waits for the Docker Engine's answer any more");
             }
         });
-        match answered.recv_timeout(LONGEST_QUESTION) {
+        match answered.recv_timeout(longest) {
             Ok(answer) => answer.map_err(|error| error.to_string()),
             Err(_) => Err("the Docker Engine could not be asked in time".to_owned()),
         }
@@ -160,6 +179,14 @@ impl DockerEngine {
 impl Containers for DockerEngine {
     fn using(&self, volume: &VolumeName) -> Result<Vec<ContainerUse>, String> {
         self.wait(self.clone().uses(volume.clone()))
+    }
+
+    fn stop(&self, container: &str) -> Result<(), String> {
+        self.act(format!("/containers/{}/stop", encode(container)))
+    }
+
+    fn start(&self, container: &str) -> Result<(), String> {
+        self.act(format!("/containers/{}/start", encode(container)))
     }
 
     /// Creating a volume that the driver has already makes Docker note its options and labels, and nothing else.

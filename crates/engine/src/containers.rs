@@ -37,6 +37,22 @@ pub trait Containers: Send + Sync {
     /// In words, when the container engine does not answer.
     fn using(&self, volume: &VolumeName) -> Result<Vec<ContainerUse>, String>;
 
+    /// Stops a running container, as its own settings say, and waits until it has stopped.
+    ///
+    /// # Errors
+    /// In words.
+    fn stop(&self, container: &str) -> Result<(), String> {
+        Err(format!("no container engine can stop {container}"))
+    }
+
+    /// Starts a container that was stopped.
+    ///
+    /// # Errors
+    /// In words.
+    fn start(&self, container: &str) -> Result<(), String> {
+        Err(format!("no container engine can start {container}"))
+    }
+
     /// Tells the container engine of a volume that came to be without it (restored, or renamed), with the options and labels
     /// that it should know it by. Best effort, within a few seconds.
     ///

@@ -1,11 +1,12 @@
 //! The engine itself: what it is made of, how it opens, and the few steps that every verb shares.
 
 use crate::claims::{Claim, Claims};
+use crate::history::Histories;
 use crate::hold::Holds;
 use crate::pools::Pool;
 use crate::recovery::{self, Repair};
 use crate::table::Table;
-use crate::{Catalog, Clock, Containers, Error, Fault, Faults, Guard, Result, Settings, Vaults};
+use crate::{Catalog, Clock, Containers, Error, Fault, Faults, Guard, Result, Settings, Tracking, Vaults};
 use linux::lock::{LockError, PidLock};
 use model::{Intent, PoolName, Volume, VolumeId, VolumeName};
 use std::collections::HashMap;
@@ -25,6 +26,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// What thaws file systems if this process dies. `None`: nothing is ever frozen.
     pub guard: Option<Guard>,
+    /// Who tracks changed blocks.
+    pub tracking: Arc<Tracking>,
     /// Where tests end the process.
     pub faults: Faults,
 }
@@ -42,6 +45,7 @@ pub struct Engine {
     /// Held while a new promise is checked and recorded.
     placing: Mutex<()>,
     pub(crate) vaults: Arc<Vaults>,
+    pub(crate) histories: Histories,
     catalog: Arc<Catalog>,
     table: Arc<RwLock<Table>>,
     /// Where attached volumes are, so that nobody has to ask the kernel.
@@ -68,7 +72,9 @@ impl Engine {
     /// # Errors
     /// [`Error::SecondDaemon`], a damaged catalog, or a directory that can't be used.
     pub fn open(parts: Parts) -> Result<(Self, Vec<Repair>)> {
-        let Parts { mut settings, drivers, containers, clock, guard, faults } = parts;
+        let Parts { mut settings, drivers, containers, clock, guard, tracking, faults } = parts;
+        let histories =
+            Histories::new(settings.history.clone(), tracking, crate::history::steps(faults));
         settings.make_directories()?;
         let lock = take_lock(&settings)?;
         // Nobody but root may reach a set-user-ID file that a container wrote.
@@ -83,6 +89,7 @@ impl Engine {
         }
         let vaults = Vaults::load(&settings, Arc::clone(&catalog), Arc::clone(&clock), &boot_id)?;
         let engine = Self {
+            histories,
             vaults: Arc::new(vaults),
             claims: Claims::new(settings.claim_wait),
             holds: Holds::new(guard),
@@ -244,6 +251,7 @@ impl Engine {
         let mountpoint = self.settings.mountpoints().join(volume.id.to_string());
         let place = Place {
             id: volume.id,
+            uuid: volume.superblock_uuid(),
             spec: &volume.spec,
             home: &home,
             mountpoint: &mountpoint,

@@ -67,6 +67,14 @@ pub enum Error {
         /// What was asked for that needs it free.
         verb: &'static str,
     },
+    /// The volume is being brought back to a cut.
+    #[error("the volume {name} is being restored to cut {point}, which was interrupted and is being finished")]
+    Restoring {
+        /// The volume.
+        name: VolumeName,
+        /// The cut.
+        point: u64,
+    },
     /// Another verb is at work on the volume.
     #[error("the volume {name} is busy: {verb} has been at work for {} s", since.as_secs())]
     Busy {
@@ -175,6 +183,9 @@ pub enum Error {
         /// The state directory.
         state: PathBuf,
     },
+    /// A cut or a restore failed.
+    #[error(transparent)]
+    History(#[from] history::Error),
     /// The kernel refused something outside of a driver.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -191,6 +202,12 @@ impl From<crate::VaultError> for Error {
 
 fn list(differences: &[Difference]) -> String {
     differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl From<vault::read::ReadError> for Error {
+    fn from(error: vault::read::ReadError) -> Self {
+        Self::History(error.into())
+    }
 }
 
 impl From<SpecError> for Error {
@@ -211,7 +228,7 @@ impl Error {
             | Self::SeveralInTrash { .. }
             | Self::PathTaken { .. } => ErrorKind::Conflict,
             Self::InUse { .. } => ErrorKind::InUse,
-            Self::Busy { .. } => ErrorKind::Busy,
+            Self::Busy { .. } | Self::Restoring { .. } => ErrorKind::Busy,
             Self::OverPromised { .. } | Self::LargerThanPool { .. } | Self::PoolFull { .. } => {
                 ErrorKind::NoSpace
             }
@@ -221,6 +238,15 @@ impl Error {
             Self::Storage { source, .. } => source.kind(),
             Self::SecondDaemon { .. } => ErrorKind::Conflict,
             Self::Kernel(error) if error.is_no_space() => ErrorKind::NoSpace,
+            Self::History(error) => match error {
+                history::Error::Vault(vault::read::ReadError::Bad { .. }) | history::Error::NoWay { .. } => {
+                    ErrorKind::Damaged
+                }
+                history::Error::Fenced { .. } => ErrorKind::Conflict,
+                history::Error::SpoolFull { .. } => ErrorKind::NoSpace,
+                history::Error::InUse | history::Error::Freeze(_) | history::Error::TooMuch { .. } => ErrorKind::Busy,
+                _ => ErrorKind::Internal,
+            },
             Self::Vault(error) => error.kind(),
             Self::Catalog { .. } | Self::Kernel(_) => ErrorKind::Internal,
         }
@@ -256,6 +282,9 @@ impl Error {
             Self::InUse { name, .. } => {
                 format!("stop the holders and try again; `everhold volume holders {name}` shows them all")
             }
+            Self::Restoring { name, .. } => {
+                format!("wait for it; if the vault can't be reached, `everhold vault check` says why, and `everhold status` shows {name}")
+            }
             Self::Busy { .. } => "wait for it and try again; the daemon's log says what it is doing".into(),
             Self::OverPromised { .. } => {
                 "ask for less, remove volumes, add space, or raise `overcommit` of the pool in the configuration".into()
@@ -279,6 +308,18 @@ impl Error {
                 path.display()
             ),
             Self::SecondDaemon { pid, .. } => format!("stop process {pid} first, or give another state directory"),
+            Self::History(error) => match error {
+                history::Error::Vault(vault::read::ReadError::Bad { .. }) | history::Error::NoWay { .. } => {
+                    "other cuts are not affected: `everhold history` lists them, `everhold verify` checks them".into()
+                }
+                history::Error::Fenced { .. } => {
+                    "`everhold vault check` says who; `everhold vault add … --take-over` takes it back".into()
+                }
+                history::Error::SpoolFull { .. } | history::Error::Vault(_) => {
+                    "`everhold vault check` says what is wrong with the vault; cuts go on by themselves once it is back".into()
+                }
+                _ => "it is tried again by itself; `everhold status` shows whether it keeps failing".into(),
+            },
             Self::Kernel(error) if error.is_no_space() => {
                 "free space there (`everhold pool ls`, `everhold trash empty`), then try again".into()
             }

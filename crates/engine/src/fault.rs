@@ -37,11 +37,17 @@ pub enum Fault {
     DestroyData,
     /// Destroy: the home is gone, the record is there.
     DestroyHome,
+    /// Restore in place: recorded, nothing rewritten.
+    RestorePointRecorded,
+    /// Restore in place: rewritten, still recorded.
+    RestorePointWritten,
+    /// A step of a history.
+    History(history::Step),
 }
 
 impl Fault {
-    /// Every fault point.
-    pub const ALL: [Self; 16] = [
+    /// Every fault point of the engine's own; those of a history are [`history::Step::ALL`].
+    pub const ALL: [Self; 18] = [
         Self::CreateRecorded,
         Self::CreateHome,
         Self::CreateMade,
@@ -58,11 +64,14 @@ impl Fault {
         Self::DestroyRecorded,
         Self::DestroyData,
         Self::DestroyHome,
+        Self::RestorePointRecorded,
+        Self::RestorePointWritten,
     ];
 
     /// The fault point with this name, as [`std::fmt::Debug`] prints it.
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|fault| format!("{fault:?}") == name)
+        let step = || history::Step::named(name).map(Self::History);
+        Self::ALL.into_iter().find(|fault| format!("{fault:?}") == name).or_else(step)
     }
 }
 

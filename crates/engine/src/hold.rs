@@ -53,6 +53,26 @@ pub(crate) struct Holds {
     failed: Mutex<HashSet<VolumeId>>,
 }
 
+/// A file system that is frozen for a cut.
+pub(crate) struct CutFreeze<'a> {
+    holds: &'a Holds,
+    id: VolumeId,
+    mountpoint: PathBuf,
+    frozen: Option<File>,
+}
+
+impl Drop for CutFreeze<'_> {
+    fn drop(&mut self) {
+        if let Some(file) = self.frozen.take() {
+            if let Err(error) = linux::freeze::thaw_fd(&file, &self.mountpoint) {
+                tracing::error!(path = %self.mountpoint.display(), %error, "could not thaw; `fsfreeze -u` on this path does it");
+            }
+            self.holds.let_go(&self.mountpoint);
+        }
+        lock(&self.holds.freezing).remove(&self.id);
+    }
+}
+
 impl Holds {
     pub(crate) fn new(guard: Option<Guard>) -> Self {
         Self { guard, frozen: Mutex::default(), freezing: Mutex::default(), failed: Mutex::default() }
@@ -74,6 +94,32 @@ impl Holds {
         }
         lock(&self.frozen).insert(id, (mountpoint, file));
         Ok(())
+    }
+
+    /// Freezes for a cut, until the answer is dropped. Not what is held already, nor what is about to be.
+    pub(crate) fn freeze_for_cut(
+        &self,
+        id: VolumeId,
+        mountpoint: &Path,
+    ) -> std::result::Result<CutFreeze<'_>, String> {
+        let Some(guard) = &self.guard else { return Err("there is no guard process".into()) };
+        if !lock(&self.freezing).insert(id) {
+            return Err("its writers are being held, as the pool is full".into());
+        }
+        // From here on dropping it undoes what was done.
+        let mut freeze = CutFreeze { holds: self, id, mountpoint: mountpoint.to_owned(), frozen: None };
+        if self.is_held(id) {
+            return Err("its writers are held, as the pool is full".into());
+        }
+        let file = File::open(mountpoint).map_err(|error| error.to_string())?;
+        refuse_host(&file, mountpoint)?;
+        guard.protect(mountpoint).map_err(|error| error.to_string())?;
+        if let Err(error) = linux::freeze::freeze_fd(&file, mountpoint) {
+            self.let_go(mountpoint);
+            return Err(error.to_string());
+        }
+        freeze.frozen = Some(file);
+        Ok(freeze)
     }
 
     /// Lets the writers of one volume go on, if they are held.

@@ -32,7 +32,9 @@ pub use engine::{Engine, Parts};
 pub use error::{Error, Result};
 pub use fault::{Fault, Faults};
 pub use guard::{Guard, run_guard};
-pub use history::{CutView, Gap, ProtectionStatus, Restored, Timeline, Verified};
+pub use self::history::{
+    CutView, Gap, HistorySettings, ProtectionStatus, Restored, Schedule, Timeline, Tracking, Verified,
+};
 pub use hold::Hold;
 pub use linux::Change;
 pub use linux::procs::{Access as FileAccess, Holder as Process, Use as FileUse};

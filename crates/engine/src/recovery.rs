@@ -50,6 +50,10 @@ pub(crate) fn run(engine: &Engine) -> Vec<Repair> {
         }
         repairs.extend(volume.pending.clone().and_then(|intent| finish(engine, volume, intent)));
         let Some(volume) = engine.read().get(volume.id) else { continue };
+        if volume.spec.protection.is_some() {
+            // Before anything can be mounted.
+            engine.histories.tracking.protect(volume.id);
+        }
         repairs.extend(describe(engine, &volume));
         if volume.attachments.is_empty() {
             if is_mounted && volume.spec.kind() != DriverKind::Tmpfs {

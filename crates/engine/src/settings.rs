@@ -49,6 +49,8 @@ pub struct Settings {
     pub pools: Vec<PoolSettings>,
     /// How long a verb waits for another one on the same volume.
     pub claim_wait: Duration,
+    /// How histories are kept.
+    pub history: crate::HistorySettings,
 }
 
 impl Settings {
@@ -72,6 +74,11 @@ impl Settings {
     /// The lock file that keeps a second daemon off.
     pub fn lock(&self) -> PathBuf {
         self.state.join("daemon.lock")
+    }
+
+    /// What the daemon keeps for the history of a volume while it is on its way to the vault.
+    pub fn history(&self, id: model::VolumeId) -> PathBuf {
+        self.state.join("history").join(id.to_string())
     }
 
     /// The directory of the mount points, one below it for each volume that is mounted.

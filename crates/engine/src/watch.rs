@@ -1,7 +1,7 @@
 //! The engine's own threads: pools that run full, volumes that should grow, and a trash that expires, and
 //! vaults that come and go.
 
-use crate::Engine;
+use crate::{Engine, Schedule};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -13,6 +13,7 @@ const TRASH: Duration = Duration::from_secs(60);
 pub struct Watch {
     stops: Vec<Sender<()>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    schedule: Option<Schedule>,
 }
 
 impl Watch {
@@ -21,14 +22,16 @@ impl Watch {
     /// # Errors
     /// When the host gives no threads.
     pub fn start(engine: &Arc<Engine>) -> std::io::Result<Self> {
-        let mut watch = Self { stops: Vec::new(), threads: Mutex::default() };
+        let mut watch = Self { stops: Vec::new(), threads: Mutex::default(), schedule: None };
         watch.every("watch-pools", engine, Engine::watch_pools)?;
         watch.every("autogrow", engine, |engine| engine.grow_by_rule())?;
+        watch.every("finish-restores", engine, |engine| engine.finish_restores())?;
         watch.every("expire-trash", engine, |engine| {
             engine.expire_trash();
             TRASH
         })?;
         watch.every("watch-vaults", engine, |engine| engine.watch_vaults())?;
+        watch.schedule = Some(Schedule::start(engine)?);
         Ok(watch)
     }
 
@@ -51,6 +54,7 @@ impl Watch {
     /// Tells them to end; does not wait for one that is at work.
     pub fn stop(&mut self) {
         self.stops.clear();
+        self.schedule = None;
     }
 }
 

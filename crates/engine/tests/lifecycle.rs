@@ -129,6 +129,7 @@ impl World {
                 overcommit: Percent::new(1000).unwrap(),
             }],
             claim_wait: Duration::from_secs(5),
+            history: everhold_engine::HistorySettings::default(),
         }
     }
 
@@ -139,6 +140,7 @@ impl World {
             containers: Arc::new(NoContainers),
             clock: self.clock.clone(),
             guard: None,
+            tracking: Arc::new(everhold_engine::Tracking::none("a test").unwrap()),
             faults,
         };
         let (engine, repairs) = Engine::open(parts).expect("the engine opens");
@@ -359,6 +361,7 @@ fn try_open(world: &World) -> Result<Engine, Error> {
         containers: Arc::new(NoContainers),
         clock: world.clock.clone(),
         guard: None,
+        tracking: Arc::new(everhold_engine::Tracking::none("a test").unwrap()),
         faults: Faults::None,
     };
     Engine::open(parts).map(|(engine, _)| engine)

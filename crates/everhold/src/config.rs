@@ -58,6 +58,8 @@ pub struct Config {
     pub call_deadline: Duration,
     /// What holds where a request is silent.
     pub defaults: Defaults,
+    /// How histories are kept.
+    pub history: engine::HistorySettings,
     /// How long a removed volume stays restorable.
     pub trash_ttl: Duration,
     /// Where existing directories may be used with `path=`.
@@ -138,6 +140,18 @@ impl Config {
                 known.join(", ")
             ));
         }
+        let usual = engine::HistorySettings::default();
+        let history_settings = engine::HistorySettings {
+            // The host's own bpffs for the one daemon that there usually is; another has one in its state directory.
+            tracking: history.tracking.unwrap_or_else(|| {
+                if state == Path::new("/var/lib/everhold") { usual.tracking } else { state.join("bpf") }
+            }),
+            spool: history.spool.map_or(usual.spool, |word| word.0),
+            frozen: history.frozen.map_or(usual.frozen, Duration::from),
+            upkeep_every: history.upkeep.map_or(usual.upkeep_every, Duration::from),
+            grace: history.grace.map_or(usual.grace, Duration::from),
+            ..usual
+        };
         let config = Self {
             api_socket: api_socket.map_or_else(|| run.join("everhold.sock"), Path::to_owned),
             boot_id_file: paths.boot_id.unwrap_or_else(|| "/proc/sys/kernel/random/boot_id".into()),
@@ -168,6 +182,7 @@ impl Config {
                     group: None,
                 },
             },
+            history: history_settings,
             trash_ttl: trash.ttl.map_or(Duration::from_secs(7 * 24 * 3600), Duration::from),
             allowed_paths: dir
                 .allowed_paths
@@ -215,6 +230,7 @@ impl Config {
             trash_ttl: self.trash_ttl,
             pools: self.pools.clone(),
             claim_wait: CLAIM_WAIT.min(self.call_deadline.mul_f32(0.75)),
+            history: self.history.clone(),
         }
     }
 

@@ -6,7 +6,7 @@ use crate::config::{Config, LogFormat};
 use api::v1::Problem;
 use api::{AppState, Metrics};
 use docker::{DockerEngine, NewVolumes, plugin};
-use engine::{Clock, Containers, Engine, Fault, Faults, Guard, NoContainers, Parts, SystemClock, Watch};
+use engine::{Clock, Containers, Engine, Fault, Faults, Guard, NoContainers, Parts, SystemClock, Tracking, Watch};
 use model::ErrorKind;
 use std::future::Future;
 use std::io::{self, IsTerminal};
@@ -158,13 +158,18 @@ fn faults() -> Result<Faults, Problem> {
 }
 
 fn open(config: &Config, containers: Arc<dyn Containers>) -> Result<Arc<Engine>, Problem> {
-    let drivers = Drivers::for_host(config.allowed_paths.clone(), config.off_limits(), config.tool_deadline);
+    let settings = config.settings();
+    let tracking = tracking(&settings)?;
+    let devices: Arc<dyn storage::Devices> = Arc::clone(&tracking) as _;
+    let drivers =
+        Drivers::for_host(config.allowed_paths.clone(), config.off_limits(), config.tool_deadline, devices);
     let parts = Parts {
-        settings: config.settings(),
+        settings,
         drivers,
         containers,
         clock: Arc::new(SystemClock),
         guard: Some(guard()?),
+        tracking,
         faults: faults()?,
     };
     let (engine, repairs) = Engine::open(parts).map_err(Problem::from)?;
@@ -179,6 +184,17 @@ fn open(config: &Config, containers: Arc<dyn Containers>) -> Result<Arc<Engine>,
         tracing::error!(%error, next = error.next_step(), "the vault `local` was not made");
     }
     Ok(Arc::new(engine))
+}
+
+fn tracking(settings: &engine::Settings) -> Result<Arc<Tracking>, Problem> {
+    let made = std::fs::create_dir_all(&settings.state).map_err(|error| failed("the state directory", &error, "make it writable"));
+    made?;
+    let tracking = Tracking::open(&settings.history.tracking)
+        .map_err(|error| failed("threads", &error, "raise the limit of tasks"))?;
+    if tracking.method() != "tracking" {
+        tracing::warn!(method = tracking.method(), "changed blocks are not tracked");
+    }
+    Ok(Arc::new(tracking))
 }
 
 /// Done when the daemon stops.

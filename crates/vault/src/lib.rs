@@ -2,10 +2,12 @@
 //!
 //! It knows streams, points and segments; it refuses to know volumes, file systems, clocks and the daemon.
 
+pub mod chain;
 pub mod claim;
 pub mod descriptor;
 pub mod format;
 pub mod keys;
+pub mod plan;
 pub mod read;
 mod segment;
 pub mod store;

@@ -44,6 +44,7 @@ fn settings(dir: &std::path::Path) -> Settings {
             overcommit: Percent::new(1000).unwrap(),
         }],
         claim_wait: Duration::from_secs(10),
+        history: engine::HistorySettings::default(),
     }
 }
 
@@ -60,6 +61,7 @@ impl Server {
             containers: Arc::new(NoContainers),
             clock: Arc::new(SystemClock),
             guard: None,
+            tracking: Arc::new(engine::Tracking::none("a test").unwrap()),
             faults: Faults::None,
         };
         let (engine, repairs) = Engine::open(parts).unwrap();

@@ -104,9 +104,11 @@ pub fn open(dir: &Path, setup: Setup) -> Arc<Engine> {
             overcommit: Percent::new(1000).unwrap(),
         }],
         claim_wait: Duration::from_secs(15),
+        history: engine::HistorySettings::default(),
     };
     let Setup { containers, clock, .. } = setup;
-    let parts = Parts { settings, drivers, containers, clock, guard: None, faults: Faults::None };
+    let tracking = Arc::new(engine::Tracking::none("a test").unwrap());
+    let parts = Parts { settings, drivers, containers, clock, guard: None, tracking, faults: Faults::None };
     let (engine, repairs) = Engine::open(parts).unwrap();
     assert_eq!(repairs, [], "a fresh engine has nothing to repair");
     Arc::new(engine)

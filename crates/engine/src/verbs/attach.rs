@@ -28,6 +28,9 @@ impl Engine {
         }
         let _claim = self.claim(name, "attach")?;
         let mut volume = self.usable(name)?;
+        if let Some(model::Intent::Restore { point, .. }) = &volume.pending {
+            return Err(Error::Restoring { name: name.clone(), point: *point });
+        }
         let known = volume.attachment(id).is_some();
         if !known {
             if volume.spec.exclusive && !volume.attachments.is_empty() {

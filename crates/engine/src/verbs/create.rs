@@ -116,7 +116,7 @@ impl Engine {
     }
 
     /// Takes back a creation that failed. If even that fails, start-up tries again.
-    fn undo_create(&self, volume: &Volume) {
+    pub(crate) fn undo_create(&self, volume: &Volume) {
         if let Err(error) = self.destroy_now(volume) {
             tracing::error!(volume = %volume.name, id = %volume.id, %error, "could not undo a failed creation; start-up will try again");
             let fenced = Volume {

@@ -93,6 +93,12 @@ impl Engine {
             ignore_absent(std::fs::remove_dir(&home), "rmdir", &home)?;
         }
         self.fault(Fault::DestroyHome);
+        // What is in the vault stays; what was on its way there goes with the volume.
+        self.histories.forget(volume.id);
+        match linux::fs::remove_tree(&self.settings.history(volume.id)) {
+            Err(error) if !error.is_not_found() => return Err(error.into()),
+            _ => {}
+        }
         self.forget(volume.id)
     }
 }

@@ -90,6 +90,11 @@ pub struct History {
     pub interval: Option<Word<Interval>>,
     pub vault: Option<VaultName>,
     pub keep: Option<Keep>,
+    pub tracking: Option<PathBuf>,
+    pub spool: Option<Word<Size>>,
+    pub frozen: Option<HumanDuration>,
+    pub upkeep: Option<HumanDuration>,
+    pub grace: Option<HumanDuration>,
 }
 
 /// `"on"`, `"off"`, or TOML's own `true` and `false`.

@@ -8,7 +8,9 @@ mod seal;
 mod table;
 
 pub use name::{BadName, EraName, Kind, PartName, StreamId};
-pub use part::{BuiltPart, PartBuilder, Sealed, Trailer, check_whole, open_table, read_trailer, table_range};
+pub use part::{
+    BuiltPart, PartBuilder, Sealed, Trailer, check_whole, is_zero, open_table, read_trailer, seal_block, table_range,
+};
 pub use seal::{Hash, Keys, Salt, SealError, Sealer, Unsealer, open_object, seal_object};
 pub use table::{Content, Entry, Table};
 

@@ -136,20 +136,14 @@ impl PartBuilder {
 
     /// Adds a block with this content, or zeros if that is what it is.
     pub fn add(&mut self, sealer: &mut Sealer, block: u64, content: &[u8; BLOCK]) {
-        if is_zero(content) {
-            return self.add_zeros(block, 1);
+        let entry = seal_block(sealer, block, content, &mut self.data);
+        match entry.content {
+            Content::Zeros { count } => self.add_zeros(block, count),
+            Content::Data { .. } => {
+                self.table.entries.push(entry);
+                self.end = block + 1;
+            }
         }
-        let hash = sealer.hash(content);
-        let sealed = sealer.seal(block, content, &mut self.data);
-        let content = Content::Data {
-            compressed: sealed.compressed,
-            len: sealed.len,
-            hash,
-            salt: *sealer.salt(),
-            count: sealed.count,
-        };
-        self.table.entries.push(Entry { block, content });
-        self.end = block + 1;
     }
 
     /// Adds blocks that are zeros.
@@ -214,7 +208,25 @@ impl PartBuilder {
     }
 }
 
-fn is_zero(content: &[u8; BLOCK]) -> bool {
+/// Seals a block and appends it to `out`; of zeros nothing is appended.
+pub fn seal_block(sealer: &mut Sealer, block: u64, content: &[u8; BLOCK], out: &mut Vec<u8>) -> Entry {
+    if is_zero(content) {
+        return Entry { block, content: Content::Zeros { count: 1 } };
+    }
+    let hash = sealer.hash(content);
+    let sealed = sealer.seal(block, content, out);
+    let content = Content::Data {
+        compressed: sealed.compressed,
+        len: sealed.len,
+        hash,
+        salt: *sealer.salt(),
+        count: sealed.count,
+    };
+    Entry { block, content }
+}
+
+/// Whether a block is all zeros.
+pub fn is_zero(content: &[u8; BLOCK]) -> bool {
     // In words, which the compiler turns into vectors.
     content.chunks_exact(64).all(|chunk| chunk.iter().fold(0, |seen, byte| seen | byte) == 0)
 }

@@ -1,0 +1,341 @@
+//! What is being done for each protected volume, and how it goes.
+
+use super::{HistorySettings, Tracking};
+use crate::claims::Claim;
+use crate::engine::{Engine, lock};
+use crate::hold::CutFreeze;
+use crate::{Error, Result};
+use history::{Bounds, Changes, Cut, Frozen, Live, Opened, Outbox, Parts, Step, Steps, Writer};
+use jiff::Timestamp;
+use model::{Intent, Protection, Volume, VolumeId};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use vault::format::StreamId;
+use vault::read::Access;
+
+/// All protected volumes of this daemon.
+pub(crate) struct Histories {
+    pub(crate) settings: HistorySettings,
+    pub(crate) tracking: Arc<Tracking>,
+    pub(crate) steps: Steps,
+    volumes: Mutex<HashMap<VolumeId, Arc<Protected>>>,
+}
+
+/// One protected volume.
+#[derive(Default)]
+pub(crate) struct Protected {
+    /// Held by who cuts or restores.
+    pub(crate) writer: Mutex<Option<Writer>>,
+    pub(crate) outbox: Mutex<Option<Arc<Outbox>>>,
+    pub(crate) said: Mutex<Said>,
+    /// Whether an upload is under way or asked for.
+    pub(crate) uploading: AtomicBool,
+    pub(crate) cutting: AtomicBool,
+    /// The number of events of the marks at the last cut.
+    events: AtomicU64,
+    upkeep_at: Mutex<Option<Instant>>,
+    upkeep_point: AtomicU64,
+}
+
+/// What can be said of it without waiting.
+#[derive(Default, Clone)]
+pub(crate) struct Said {
+    pub(crate) trouble: Option<String>,
+    pub(crate) behind_since: Option<Timestamp>,
+    pub(crate) last: Option<Cut>,
+    pub(crate) verified: Option<(u64, Timestamp, bool)>,
+    pub(crate) looked: Option<Instant>,
+}
+
+impl Histories {
+    pub(crate) fn new(settings: HistorySettings, tracking: Arc<Tracking>, steps: Steps) -> Self {
+        Self { settings, tracking, steps, volumes: Mutex::default() }
+    }
+
+    pub(crate) fn of(&self, id: VolumeId) -> Arc<Protected> {
+        Arc::clone(lock(&self.volumes).entry(id).or_default())
+    }
+
+    pub(crate) fn known(&self, id: VolumeId) -> Option<Arc<Protected>> {
+        lock(&self.volumes).get(&id).cloned()
+    }
+
+    pub(crate) fn forget(&self, id: VolumeId) {
+        lock(&self.volumes).remove(&id);
+        self.tracking.unprotect(id);
+    }
+}
+
+/// Where a volume is in use on this host.
+#[derive(Debug, Clone)]
+pub(crate) struct InUse {
+    pub(crate) mountpoint: PathBuf,
+    pub(crate) device: u64,
+}
+
+impl Engine {
+    /// Protected volumes that are live and whole.
+    pub(crate) fn protected(&self) -> Vec<(Arc<Volume>, Protection)> {
+        let wanted = |volume: Arc<Volume>| {
+            let usable = volume.fenced.is_none() && !matches!(volume.pending, Some(Intent::Restore { .. }));
+            let protection = volume.spec.protection.clone()?;
+            usable.then_some((volume, protection))
+        };
+        self.volumes().into_iter().filter_map(wanted).collect()
+    }
+
+    /// The mount of a volume, if there is one.
+    pub(crate) fn in_use_at(&self, volume: &Volume) -> Option<InUse> {
+        use std::os::unix::fs::MetadataExt;
+        self.path_of(volume.id)?;
+        let mountpoint = self.settings.mountpoints().join(volume.id.to_string());
+        let here = std::fs::metadata(&mountpoint).ok()?.dev();
+        let above = std::fs::metadata(self.settings.mountpoints()).ok()?.dev();
+        (here != above).then_some(InUse { mountpoint, device: here })
+    }
+
+    pub(crate) fn image_file(&self, volume: &Volume) -> Result<PathBuf> {
+        let found = self.with_driver(volume, "look at", "", |driver, place| Ok(driver.image_file(place)))?;
+        found.ok_or_else(|| {
+            Error::Invalid(format!("volume {} has driver {}, which has no history", volume.name, volume.spec.kind()))
+        })
+    }
+
+    /// Whether anything can write to the image now: a mount, or a device that a container still has.
+    pub(crate) fn is_free(&self, volume: &Volume, image: &Path) -> bool {
+        if self.in_use_at(volume).is_some() {
+            return false;
+        }
+        let Ok(file) = std::fs::File::open(image) else { return false };
+        matches!(linux::loopdev::find(&file), Ok(None))
+    }
+
+    /// What is needed to read and write the history of a volume.
+    pub(crate) fn access(&self, id: VolumeId, vault: &model::VaultName) -> Result<Access> {
+        let vault = self.vaults.open(vault)?;
+        let stream = StreamId(vault.keys.name(id.as_bytes()));
+        Ok(Access {
+            store: Arc::clone(&vault.store),
+            keys: vault.keys.clone(),
+            vault: vault.vault_id,
+            stream,
+        })
+    }
+
+    fn open_writer(&self, volume: &Volume, protection: &Protection, marks: Option<&dyn Changes>) -> Result<Writer> {
+        let vault = self.vaults.open(&protection.vault)?;
+        let epoch = vault.writable()?;
+        let access = self.access(volume.id, &protection.vault)?;
+        let parts = Parts {
+            access,
+            epoch: epoch.0,
+            home: self.settings.history(volume.id),
+            image: self.image_file(volume)?,
+            pool: Arc::clone(&self.histories.tracking.pool),
+            spool: self.histories.settings.spool.bytes(),
+            steps: self.histories.steps.clone(),
+        };
+        let (writer, opened) = Writer::open(parts, marks)?;
+        if let Opened::Compare(why) = opened {
+            tracing::info!(volume = %volume.name, why, "its next cut finds changes by comparing");
+        }
+        // So that a host that has only the vault knows what the history is of.
+        writer.access().describe(volume, history::salt())?;
+        Ok(writer)
+    }
+
+    /// Whether a cut would have anything in it; cheap, and errs towards yes.
+    pub(crate) fn is_worth_cutting(&self, volume: &Volume, state: &Protected) -> bool {
+        let Some(marks) = self.histories.tracking.marks(volume.id) else {
+            return self.histories.tracking.tracks() || self.compare_is_due(state);
+        };
+        if lock(&state.outbox).is_none() || marks.overflowed() || !marks.is_clean() {
+            return true;
+        }
+        if marks.events() != state.events.load(Ordering::Relaxed) {
+            return true;
+        }
+        // Nothing has reached the device. Something may be in memory only; it is written out for the cut.
+        let Some(used) = self.in_use_at(volume) else { return false };
+        self.histories.tracking.may_be_dirty(used.device)
+    }
+
+    /// Comparing reads everything, so it is done seldom.
+    fn compare_is_due(&self, state: &Protected) -> bool {
+        let mut said = lock(&state.said);
+        let due = said.looked.is_none_or(|looked| looked.elapsed() >= self.histories.settings.compare_every);
+        if due {
+            said.looked = Some(Instant::now());
+        }
+        due
+    }
+
+    /// Cuts these volumes at one instant; `None` for those in which nothing has changed.
+    pub(crate) fn cut_now(&self, members: &[(Arc<Volume>, Protection)]) -> Result<Vec<Option<Cut>>> {
+        let states: Vec<_> = members.iter().map(|(volume, _)| self.histories.of(volume.id)).collect();
+        let done = self.cut_members(members, &states);
+        for (at, state) in states.iter().enumerate() {
+            let mut said = lock(&state.said);
+            match &done {
+                Ok(cuts) => {
+                    said.trouble = None;
+                    said.behind_since = None;
+                    if let Some(Some(cut)) = cuts.get(at) {
+                        said.last = Some(*cut);
+                    }
+                }
+                Err(error) => {
+                    said.trouble = Some(error.to_string());
+                    said.behind_since.get_or_insert_with(|| self.clock.now());
+                }
+            }
+        }
+        done
+    }
+
+    fn cut_members(&self, members: &[(Arc<Volume>, Protection)], states: &[Arc<Protected>]) -> Result<Vec<Option<Cut>>> {
+        // In the order of their IDs, so that two groups that share volumes can't wait for each other.
+        let mut order: Vec<usize> = (0..members.len()).collect();
+        order.sort_by_key(|at| members[*at].0.id);
+        let mut writers: Vec<_> = order.iter().map(|at| (*at, lock(&states[*at].writer))).collect();
+        writers.sort_by_key(|(at, _)| *at);
+        let mut marks = Vec::new();
+        let mut used = Vec::new();
+        let mut images = Vec::new();
+        for (volume, _) in members {
+            let image = self.image_file(volume)?;
+            let here = self.in_use_at(volume);
+            if let Some(here) = &here {
+                let bytes = std::fs::metadata(&image).map_or(0, |metadata| metadata.len());
+                self.histories.tracking.protect(volume.id);
+                self.histories.tracking.follow(volume.id, here.device, bytes);
+            } else if !self.is_free(volume, &image) {
+                return Err(Error::Invalid(format!(
+                    "volume {} is in use where it can't be frozen: a process still has its device",
+                    volume.name
+                )));
+            }
+            marks.push(self.histories.tracking.marks(volume.id));
+            used.push(here);
+            images.push(image);
+        }
+        for ((at, writer), (volume, protection)) in writers.iter_mut().zip(members) {
+            // Also when they went on to another vault, or another epoch.
+            let stale = writer.as_ref().is_some_and(|writer| writer.outbox().is_fenced());
+            if writer.is_none() || stale {
+                let changes = marks[*at].as_ref().map(|marks| marks as &dyn Changes);
+                let opened = self.open_writer(volume, protection, changes)?;
+                *lock(&states[*at].outbox) = Some(Arc::clone(opened.outbox()));
+                **writer = Some(opened);
+            }
+        }
+        let frees: Vec<_> = members
+            .iter()
+            .zip(&images)
+            .map(|((volume, _), image)| move || self.is_free(volume, image))
+            .collect();
+        let events: Vec<_> = marks.iter().map(|marks| marks.as_ref().map_or(0, |marks| marks.events())).collect();
+        let mut lives = Vec::new();
+        for (((at, writer), here), free) in writers.iter_mut().zip(&used).zip(&frees) {
+            let Some(writer) = writer.as_mut() else { continue };
+            if !writer.outbox().has_room() {
+                let bytes = writer.outbox().waiting().bytes;
+                return Err(history::Error::SpoolFull { bytes }.into());
+            }
+            lives.push(Live {
+                writer,
+                changes: marks[*at].as_ref().map(|marks| marks as &dyn Changes),
+                mountpoint: here.as_ref().map(|here| here.mountpoint.as_path()),
+                is_free: free,
+            });
+        }
+        let freezer = Freezes { engine: self, members };
+        let bounds = Bounds { frozen: self.histories.settings.frozen, ..Bounds::default() };
+        let cuts = history::cut(&mut lives, &freezer, &|| self.clock.now(), &bounds)?;
+        for (state, events) in states.iter().zip(events) {
+            // As they were before: what came since makes the next cut worth while.
+            state.events.store(events, Ordering::Relaxed);
+        }
+        Ok(cuts)
+    }
+
+    /// Puts what waits into the vault.
+    pub(crate) fn upload(&self, state: &Protected) -> Result<()> {
+        let outbox = lock(&state.outbox).clone();
+        match outbox {
+            Some(outbox) => Ok(outbox.upload()?),
+            None => Ok(()),
+        }
+    }
+
+    /// Merges, condemns and deletes in the history of a volume, if it is time for that.
+    pub(crate) fn upkeep(&self, volume: &Volume, protection: &Protection) -> Result<()> {
+        let state = self.histories.of(volume.id);
+        let Some(outbox) = lock(&state.outbox).clone() else { return Ok(()) };
+        let durable = outbox.durable();
+        {
+            let mut at = lock(&state.upkeep_at);
+            let due = at.is_none_or(|at| at.elapsed() >= self.histories.settings.upkeep_every);
+            let idle = state.upkeep_point.load(Ordering::Relaxed) == durable
+                && at.is_some_and(|at| at.elapsed() < 20 * self.histories.settings.upkeep_every);
+            if !due || idle {
+                return Ok(());
+            }
+            *at = Some(Instant::now());
+        }
+        let access = self.access(volume.id, &protection.vault)?;
+        let epoch = self.vaults.open(&protection.vault)?.writable()?;
+        let done = history::upkeep(
+            &access,
+            epoch.0,
+            &protection.keep,
+            self.clock.now(),
+            self.histories.settings.grace,
+            &self.histories.steps,
+        )?;
+        state.upkeep_point.store(durable, Ordering::Relaxed);
+        tracing::debug!(volume = %volume.name, ?done, "upkeep");
+        Ok(())
+    }
+}
+
+/// Freezes for a cut: with the guard, and with no verb at work on the volume.
+struct Freezes<'a> {
+    engine: &'a Engine,
+    members: &'a [(Arc<Volume>, Protection)],
+}
+
+/// In this order: thawed first, then free for other verbs.
+struct Claimed<'a> {
+    _freeze: CutFreeze<'a>,
+    _claim: Claim<'a>,
+}
+
+impl Frozen for Claimed<'_> {}
+
+impl history::Freezer for Freezes<'_> {
+    fn freeze<'a>(&'a self, mountpoint: &Path) -> std::result::Result<Box<dyn Frozen + 'a>, String> {
+        let member = self.members.iter().map(|(volume, _)| volume).find(|volume| {
+            mountpoint.file_name().and_then(|name| name.to_str()) == Some(&volume.id.to_string())
+        });
+        let volume = member.ok_or("it is not of this cut")?;
+        let claim = self
+            .engine
+            .claims
+            .try_take(&volume.name, "cut")
+            .ok_or_else(|| format!("another verb is at work on volume {}", volume.name))?;
+        let freeze = self.engine.holds.freeze_for_cut(volume.id, mountpoint)?;
+        Ok(Box::new(Claimed { _freeze: freeze, _claim: claim }))
+    }
+}
+
+/// The steps of a history, as fault points.
+pub(crate) fn steps(faults: crate::Faults) -> Steps {
+    Steps::new(move |step: Step| faults.at(crate::Fault::History(step)))
+}
+
+/// How long an upload that failed waits before it is tried again.
+pub(crate) const TRY_AGAIN: Duration = Duration::from_secs(1);

@@ -1,0 +1,180 @@
+//! When what is cut, uploaded and kept up: one thread that decides, and a few that work.
+
+use super::protected::{Protected, TRY_AGAIN};
+use crate::engine::{Engine, lock};
+use model::{Intent, Protection, Volume, VolumeId};
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+const CUTTERS: usize = 3;
+const UPLOADERS: usize = 3;
+/// The decider looks at least so often: volumes come and go.
+const LOOK: Duration = Duration::from_millis(500);
+/// And at most.
+const BREATH: Duration = Duration::from_millis(10);
+
+/// Volumes that are cut together.
+type Members = Vec<(Arc<Volume>, Protection)>;
+
+enum Work {
+    /// What they made goes to the uploaders, so that a vault that hangs holds no cut up.
+    Cut(Members, Sender<Work>),
+    Upload(Arc<Protected>),
+    Upkeep(Arc<Volume>, Protection),
+}
+
+/// The threads, until dropped.
+pub struct Schedule {
+    _stop: Sender<()>,
+}
+
+impl Schedule {
+    /// Starts them.
+    ///
+    /// # Errors
+    /// When the host gives no threads.
+    pub fn start(engine: &Arc<Engine>) -> std::io::Result<Self> {
+        let (stop, stopped) = channel();
+        let cuts = workers(engine, "cut", CUTTERS)?;
+        let uploads = workers(engine, "upload", UPLOADERS)?;
+        let upkeep = workers(engine, "upkeep", 1)?;
+        let engine = Arc::clone(engine);
+        let decide = move || {
+            let mut decider = Decider { engine, cuts, uploads, upkeep, due: HashMap::new() };
+            while stopped.recv_timeout(decider.look()) == Err(RecvTimeoutError::Timeout) {}
+        };
+        std::thread::Builder::new().name("history".to_owned()).spawn(decide)?;
+        Ok(Self { _stop: stop })
+    }
+}
+
+fn workers(engine: &Arc<Engine>, name: &str, count: usize) -> std::io::Result<Sender<Work>> {
+    let (send, receive) = channel::<Work>();
+    let receive = Arc::new(Mutex::new(receive));
+    for _ in 0..count {
+        let (engine, receive) = (Arc::clone(engine), Arc::clone(&receive));
+        let work = move || {
+            while let Some(work) = next(&receive) {
+                engine.do_work(work);
+            }
+        };
+        std::thread::Builder::new().name(name.to_owned()).spawn(work)?;
+    }
+    Ok(send)
+}
+
+fn next(receive: &Mutex<Receiver<Work>>) -> Option<Work> {
+    lock(receive).recv().ok()
+}
+
+struct Decider {
+    engine: Arc<Engine>,
+    cuts: Sender<Work>,
+    uploads: Sender<Work>,
+    upkeep: Sender<Work>,
+    due: HashMap<VolumeId, Instant>,
+}
+
+impl Decider {
+    /// Hands out what is due, and says when to look again.
+    fn look(&mut self) -> Duration {
+        let now = Instant::now();
+        let mut groups: HashMap<String, Members> = HashMap::new();
+        for (volume, protection) in self.engine.protected() {
+            self.engine.histories.tracking.protect(volume.id);
+            let key = match &protection.group {
+                Some(group) => format!("group {group}"),
+                None => volume.id.to_string(),
+            };
+            groups.entry(key).or_default().push((volume, protection));
+        }
+        let mut next = now + LOOK;
+        for members in groups.into_values() {
+            let Some((first, _)) = members.first() else { continue };
+            // The clock of a group is that of its first volume; its interval is the shortest.
+            let interval = members.iter().map(|(_, p)| p.interval.duration()).min().unwrap_or(LOOK);
+            let due = *self.due.entry(first.id).or_insert(now);
+            if due <= now {
+                self.due.insert(first.id, (due + interval).max(now + interval / 2));
+                self.hand_out(&members);
+                for (volume, protection) in &members {
+                    let work = Work::Upkeep(Arc::clone(volume), protection.clone());
+                    self.upkeep.send(work).unwrap_or_default();
+                }
+            }
+            next = next.min(*self.due.get(&first.id).unwrap_or(&next));
+        }
+        next.saturating_duration_since(Instant::now()).max(BREATH)
+    }
+
+    fn hand_out(&self, members: &Members) {
+        let states: Vec<_> = members.iter().map(|(volume, _)| self.engine.histories.of(volume.id)).collect();
+        states.iter().for_each(|state| state.upload_soon(&self.uploads));
+        if states.iter().any(|state| state.cutting.load(Ordering::Acquire)) {
+            return;
+        }
+        let worth = members.iter().zip(&states).any(|((volume, _), state)| self.engine.is_worth_cutting(volume, state));
+        if worth {
+            states.iter().for_each(|state| state.cutting.store(true, Ordering::Release));
+            self.cuts.send(Work::Cut(members.clone(), self.uploads.clone())).unwrap_or_default();
+        }
+    }
+}
+
+impl Protected {
+    /// Asks for an upload if anything waits and nobody is at it.
+    fn upload_soon(self: &Arc<Self>, uploads: &Sender<Work>) {
+        let waits = lock(&self.outbox).as_ref().is_some_and(|outbox| !outbox.is_idle());
+        if waits && !self.uploading.swap(true, Ordering::AcqRel) && uploads.send(Work::Upload(Arc::clone(self))).is_err() {
+            // The daemon is ending; what waits is cut anew.
+            self.uploading.store(false, Ordering::Release);
+        }
+    }
+}
+
+impl Engine {
+    fn do_work(&self, work: Work) {
+        match work {
+            Work::Cut(members, uploads) => {
+                let done = self.cut_now(&members);
+                let states: Vec<_> = members.iter().map(|(volume, _)| self.histories.of(volume.id)).collect();
+                match &done {
+                    Ok(_) => states.iter().for_each(|state| state.upload_soon(&uploads)),
+                    Err(error) => {
+                        let names: Vec<_> = members.iter().map(|(volume, _)| volume.name.to_string()).collect();
+                        tracing::warn!(volumes = names.join(", "), %error, "no cut");
+                    }
+                }
+                states.iter().for_each(|state| state.cutting.store(false, Ordering::Release));
+            }
+            Work::Upload(state) => {
+                if let Err(error) = self.upload(&state) {
+                    tracing::warn!(%error, "what was cut waits for the vault");
+                    std::thread::sleep(TRY_AGAIN);
+                }
+                state.uploading.store(false, Ordering::Release);
+            }
+            Work::Upkeep(volume, protection) => {
+                if let Err(error) = self.upkeep(&volume, &protection) {
+                    tracing::warn!(volume = %volume.name, %error, "its history could not be kept up");
+                }
+            }
+        }
+    }
+
+    /// Finishes restores in place that were interrupted, as far as their vaults can be read.
+    pub fn finish_restores(&self) -> Duration {
+        let interrupted = |volume: &Arc<Volume>| matches!(volume.pending, Some(Intent::Restore { .. }));
+        for volume in self.volumes().into_iter().filter(|volume| interrupted(volume)) {
+            let Ok(_claim) = self.claim(&volume.name, "restore") else { continue };
+            match self.finish_restore(&volume) {
+                Ok(()) => tracing::warn!(volume = %volume.name, "its restore had been interrupted; finished"),
+                Err(error) => tracing::error!(volume = %volume.name, %error, "its restore can't be finished yet"),
+            }
+        }
+        Duration::from_secs(5)
+    }
+}

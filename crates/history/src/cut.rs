@@ -1,0 +1,272 @@
+//! One cut of one volume, or of several at the same instant.
+
+use crate::changes::{Changes, count};
+use crate::error::{Error, Result};
+use crate::step::Step;
+use crate::writer::Writer;
+use jiff::Timestamp;
+use std::ops::Range;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use vault::format::{BLOCK, Kind};
+
+/// Who freezes file systems, and sees to it that they are thawed whatever happens.
+pub trait Freezer {
+    /// Freezes what is mounted there, until the answer is dropped.
+    ///
+    /// # Errors
+    /// In words.
+    fn freeze<'a>(&'a self, mountpoint: &Path) -> std::result::Result<Box<dyn Frozen + 'a>, String>;
+}
+
+/// Something that is frozen until this is dropped; dropping it thaws.
+pub trait Frozen {}
+
+/// What a cut may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// How long writers may be made to wait for the copy.
+    pub frozen: Duration,
+    /// How often it is tried.
+    pub attempts: u32,
+    /// A sync that takes no longer is short.
+    pub short_sync: Duration,
+    /// So many blocks may be left for the freeze at first.
+    pub rest: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { frozen: Duration::from_millis(250), attempts: 3, short_sync: Duration::from_millis(15), rest: 128 }
+    }
+}
+
+/// One volume of a cut.
+pub struct Live<'a> {
+    /// Its stream.
+    pub writer: &'a mut Writer,
+    /// Its marks. `None`: everything is compared.
+    pub changes: Option<&'a dyn Changes>,
+    /// Where it is mounted. `None`: it is not in use, and `is_free` says whether that is still so.
+    pub mountpoint: Option<&'a Path>,
+    /// Whether nobody has begun to use the volume.
+    pub is_free: &'a dyn Fn() -> bool,
+}
+
+/// What a cut was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// Its number in its stream.
+    pub point: u64,
+    /// When it was, in milliseconds since 1970.
+    pub time: u64,
+    /// Blocks copied before the freeze, and in it.
+    pub blocks: (u64, u64),
+    /// The bytes of its segment.
+    pub bytes: u64,
+    /// How long writers waited, the freezing itself included.
+    pub frozen: Duration,
+}
+
+/// The most that is copied in a freeze, so that memory is bounded too.
+const MOST_REST: u64 = 16_384;
+/// How often marks are taken before a freeze.
+const ROUNDS: u32 = 5;
+
+/// Cuts all of them at one instant. `None` for those in which nothing has changed.
+///
+/// # Errors
+/// The first that failed. What was taken is kept for the next cut, and nothing stays frozen.
+pub fn cut(
+    lives: &mut [Live<'_>],
+    freezer: &dyn Freezer,
+    now: &dyn Fn() -> Timestamp,
+    bounds: &Bounds,
+) -> Result<Vec<Option<Cut>>> {
+    for live in lives.iter_mut() {
+        if live.writer.compares().is_some() {
+            live.writer.compare(live.changes)?;
+        }
+    }
+    let mut last = None;
+    for attempt in 0..bounds.attempts.max(1) {
+        // Each attempt leaves less to the freeze.
+        let rest = bounds.rest >> attempt;
+        match attempt_cut(lives, freezer, now, bounds, rest) {
+            Err(Error::TooMuch { left, waited, .. }) => {
+                last = Some(Error::TooMuch { left, waited, attempts: attempt + 1 });
+            }
+            other => return other,
+        }
+    }
+    Err(last.unwrap_or(Error::InUse))
+}
+
+fn attempt_cut(
+    lives: &mut [Live<'_>],
+    freezer: &dyn Freezer,
+    now: &dyn Fn() -> Timestamp,
+    bounds: &Bounds,
+    rest: u64,
+) -> Result<Vec<Option<Cut>>> {
+    let mut before = Vec::new();
+    for live in lives.iter_mut() {
+        before.push(live.prepare(bounds, rest)?);
+    }
+    let begun = Instant::now();
+    let mut frozen = Vec::new();
+    let mut taken: Vec<Rest> = Vec::new();
+    for live in lives.iter() {
+        if let Some(mountpoint) = live.mountpoint {
+            frozen.push(freezer.freeze(mountpoint).map_err(Error::Freeze)?);
+            live.writer.steps.at(Step::CutFrozen);
+        }
+    }
+    let deadline = Instant::now() + bounds.frozen;
+    let instant = now();
+    let mut failed = None;
+    for live in lives.iter_mut() {
+        match live.take_rest(deadline) {
+            Ok(rest) => taken.push(rest),
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        }
+    }
+    drop(frozen);
+    let waited = begun.elapsed();
+    let left: u64 = taken.iter().map(|rest| rest.left).sum();
+    let mut cuts = Vec::new();
+    for (at, live) in lives.iter_mut().enumerate() {
+        live.writer.steps.at(Step::CutThawed);
+        let Some(rest) = taken.get(at) else { break };
+        // Also when the cut failed: what was read need not be read again.
+        for (block, content) in &rest.blocks {
+            live.writer.hold(*block, content);
+        }
+    }
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if left > 0 {
+        return Err(Error::TooMuch { left, waited, attempts: 1 });
+    }
+    if lives.iter().zip(&taken).any(|(live, rest)| live.mountpoint.is_none() && !live.stayed_free(rest)) {
+        return Err(Error::InUse);
+    }
+    let time = u64::try_from(instant.as_millisecond()).unwrap_or(0);
+    let time = lives.iter().map(|live| live.writer.time + 1).fold(time, u64::max);
+    for ((live, rest), before) in lives.iter_mut().zip(&taken).zip(before) {
+        if !live.writer.has_pending() && live.writer.point > 0 {
+            cuts.push(None);
+            continue;
+        }
+        let bytes = live.writer.flush(Kind::Cut, time, rest.size)?;
+        cuts.push(Some(Cut {
+            point: live.writer.point,
+            time,
+            blocks: (before, rest.blocks.len() as u64),
+            bytes,
+            frozen: if live.mountpoint.is_some() { waited } else { Duration::ZERO },
+        }));
+    }
+    Ok(cuts)
+}
+
+/// What was copied in a freeze.
+struct Rest {
+    blocks: Vec<(u64, Box<[u8; BLOCK]>)>,
+    /// Blocks that there was no time for.
+    left: u64,
+    size: u64,
+    /// Of the marks, when nothing was left.
+    events: u64,
+}
+
+impl Live<'_> {
+    fn size(&self) -> Result<u64> {
+        let metadata = self.writer.reader.file().metadata();
+        Ok(metadata.map_err(crate::error::file("stat of the image"))?.len())
+    }
+
+    /// Writes out and copies while writers go on, until little is left.
+    fn prepare(&mut self, bounds: &Bounds, rest: u64) -> Result<u64> {
+        self.sync(bounds)?;
+        let Some(changes) = self.changes else { return Ok(0) };
+        let mut copied = 0;
+        let mut last = u64::MAX;
+        for round in 0..ROUNDS {
+            let dirty = changes.dirty();
+            let blocks = count(&dirty);
+            if blocks == 0 || (round > 0 && (blocks <= rest || blocks > last / 4 * 3)) {
+                break;
+            }
+            last = blocks;
+            let size = self.size()?;
+            self.writer.take(changes, &dirty)?;
+            copied += self.writer.copy(&dirty, size)?;
+            // What came meanwhile is written now rather than in the freeze.
+            self.sync(bounds)?;
+        }
+        Ok(copied)
+    }
+
+    /// Syncs until a sync is short, as freezing does the same and can't be interrupted.
+    fn sync(&self, bounds: &Bounds) -> Result<()> {
+        let Some(mountpoint) = self.mountpoint else { return Ok(()) };
+        for _ in 0..ROUNDS {
+            let begun = Instant::now();
+            linux::freeze::sync(mountpoint)?;
+            if begun.elapsed() <= bounds.short_sync {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes and reads what is left, as far as the time goes.
+    fn take_rest(&mut self, deadline: Instant) -> Result<Rest> {
+        let size = self.size()?;
+        let Some(changes) = self.changes else {
+            return Ok(Rest { blocks: Vec::new(), left: 0, size, events: 0 });
+        };
+        let dirty = changes.dirty();
+        let all = count(&dirty);
+        if all > MOST_REST || changes.is_broken() {
+            if changes.is_broken() {
+                self.writer.distrust("something was written beyond the marks");
+            }
+            return Ok(Rest { blocks: Vec::new(), left: all.max(1), size, events: 0 });
+        }
+        self.writer.take(changes, &dirty)?;
+        let mut blocks = Vec::with_capacity(all as usize);
+        let left = self.writer.read(&dirty, Some(deadline), |block, bytes| {
+            if let Ok(content) = <&[u8; BLOCK]>::try_from(bytes) {
+                blocks.push((block, Box::new(*content)));
+            }
+        });
+        let left = match left {
+            Ok(left) => left,
+            Err(error) => {
+                changes.mark(&dirty);
+                return Err(error);
+            }
+        };
+        changes.mark_if_any(&left);
+        Ok(Rest { blocks, left: count(&left), size, events: changes.events() })
+    }
+
+    /// Whether nobody wrote to a volume that was not in use.
+    fn stayed_free(&self, rest: &Rest) -> bool {
+        (self.is_free)() && self.changes.is_none_or(|changes| changes.events() == rest.events)
+    }
+}
+
+impl dyn Changes + '_ {
+    fn mark_if_any(&self, ranges: &[Range<u64>]) {
+        if !ranges.is_empty() {
+            self.mark(ranges);
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! What was cut and is not in the vault yet: in memory, and in the spool when the vault is slow or absent.
+
+use crate::error::{Error, Result, file};
+use crate::journal::Journal;
+use crate::step::{Step, Steps};
+use crate::writer::{random_u32, salt};
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use vault::claim::{self, Epoch};
+use vault::format::{BuiltPart, Kind, PartName};
+use vault::read::Access;
+use vault::store::{DirOptions, DirStore};
+use vault::stream::State;
+use vault::Listing;
+
+/// What waits in memory at most, before it goes to the spool.
+const IN_MEMORY: u64 = 32 << 20;
+/// How long a first copy waits for the vault before it says so.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What waits for the vault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Waiting {
+    /// Segments.
+    pub segments: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Of those, the bytes in the spool.
+    pub spooled: u64,
+}
+
+#[derive(Default)]
+struct Inner {
+    queue: VecDeque<BuiltPart>,
+    queued: u64,
+    /// The newest point in the queue, the spool or the vault, and its time.
+    newest: (u64, u64),
+    /// The newest point in the vault, and its time.
+    durable: (u64, u64),
+    /// The newest cut in the vault.
+    durable_cut: Option<(u64, u64)>,
+    spooled: u64,
+    spooled_segments: u64,
+    era_begun: bool,
+    fenced: bool,
+    trouble: Option<String>,
+    lost: bool,
+}
+
+/// What was cut and is not in the vault yet.
+pub struct Outbox {
+    access: Access,
+    spool: Access,
+    epoch: u32,
+    home: PathBuf,
+    limit: u64,
+    inner: Mutex<Inner>,
+    freed: Condvar,
+    /// Held by who uploads, so that segments go in order.
+    uploading: Mutex<()>,
+    steps: Steps,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Outbox {
+    pub(crate) fn open(
+        access: Access,
+        epoch: u32,
+        home: &Path,
+        limit: u64,
+        state: &State,
+        steps: Steps,
+    ) -> Result<Self> {
+        let dir = home.join("spool");
+        let store = DirStore::open(&dir, DirOptions { create: true, ..DirOptions::default() })?;
+        let spool = Access { store: Arc::new(store), ..access.clone() };
+        let newest = state.listing.segments.last().map_or((0, 0), |segment| (segment.to, segment.time));
+        let mut inner = Inner {
+            newest,
+            durable: newest,
+            durable_cut: state.newest_cut(),
+            ..Inner::default()
+        };
+        let outbox = Self {
+            access,
+            spool,
+            epoch,
+            home: home.to_owned(),
+            limit,
+            inner: Mutex::default(),
+            freed: Condvar::new(),
+            uploading: Mutex::default(),
+            steps,
+        };
+        let noted = fs::read_to_string(outbox.noted()).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let newest_epoch = state.listing.segments.last().map_or(0, |segment| segment.epoch);
+        let objects = outbox.spool.store.list("h/")?;
+        let spooled = Listing::read(&objects);
+        // What waits must go on from where the vault is, and must not be of a time that another writer has ended.
+        let mut at = newest.0;
+        let mut fits = true;
+        for segment in &spooled.segments {
+            if segment.to <= at {
+                continue;
+            }
+            fits &= segment.from <= at && segment.epoch >= newest_epoch;
+            at = segment.to;
+            inner.newest = (segment.to, segment.time);
+            inner.spooled += segment.size();
+            inner.spooled_segments += 1;
+        }
+        if !fits {
+            inner.newest = newest;
+            (inner.spooled, inner.spooled_segments) = (0, 0);
+        }
+        let useless = |name: &PartName| !fits || name.to <= newest.0;
+        for object in &objects {
+            let stray = object.name.parse::<PartName>().map_or(true, |name| {
+                useless(&name) || spooled.strays.contains(&name)
+            });
+            if stray {
+                outbox.spool.store.delete(&object.name)?;
+            }
+        }
+        // Marks were cleared for what the vault said it had.
+        inner.lost = !fits || noted.is_some_and(|noted| noted > inner.newest.0);
+        *lock(&outbox.inner) = inner;
+        Ok(outbox)
+    }
+
+    fn noted(&self) -> PathBuf {
+        self.home.join("durable")
+    }
+
+    pub(crate) fn has_lost(&self) -> bool {
+        lock(&self.inner).lost
+    }
+
+    /// The newest point, wherever it is, and its time in milliseconds.
+    pub fn newest(&self) -> (u64, u64) {
+        lock(&self.inner).newest
+    }
+
+    /// The newest cut that is durable in the vault, and its time in milliseconds.
+    pub fn durable_cut(&self) -> Option<(u64, u64)> {
+        lock(&self.inner).durable_cut
+    }
+
+    /// The newest point that is durable in the vault.
+    pub fn durable(&self) -> u64 {
+        lock(&self.inner).durable.0
+    }
+
+    /// What waits.
+    pub fn waiting(&self) -> Waiting {
+        let inner = lock(&self.inner);
+        let queued = inner.queue.iter().filter(|part| part.name.last).count() as u64;
+        Waiting {
+            segments: queued + inner.spooled_segments,
+            bytes: inner.queued + inner.spooled,
+            spooled: inner.spooled,
+        }
+    }
+
+    /// What keeps it from being put, if anything does.
+    pub fn trouble(&self) -> Option<String> {
+        lock(&self.inner).trouble.clone()
+    }
+
+    /// Whether another cut can be taken in.
+    pub fn has_room(&self) -> bool {
+        let inner = lock(&self.inner);
+        !inner.fenced && inner.queued + inner.spooled < self.limit
+    }
+
+    /// Takes a segment in. One that can wait (a step of a first copy) waits for the vault rather than filling the spool.
+    pub(crate) fn push(&self, parts: Vec<BuiltPart>, can_wait: bool) -> Result<()> {
+        let bytes: u64 = parts.iter().map(|part| part.body.len() as u64).sum();
+        let Some(name) = parts.last().map(|part| part.name) else { return Ok(()) };
+        let mut inner = lock(&self.inner);
+        if can_wait {
+            let (waited, timeout) = self
+                .freed
+                .wait_timeout_while(inner, PATIENCE, |inner| inner.queued + bytes > 2 * IN_MEMORY && !inner.fenced)
+                .unwrap_or_else(PoisonError::into_inner);
+            inner = waited;
+            if timeout.timed_out() {
+                return Err(Error::SpoolFull { bytes: inner.queued });
+            }
+        }
+        if inner.fenced {
+            return Err(Error::Fenced { epoch: self.epoch });
+        }
+        if can_wait || (inner.spooled_segments == 0 && inner.queued + bytes <= IN_MEMORY) {
+            inner.queued += bytes;
+            inner.queue.extend(parts);
+            inner.newest = (name.to, name.time);
+            return Ok(());
+        }
+        if inner.queued + inner.spooled + bytes > self.limit {
+            drop(inner);
+            self.merge_spool()?;
+            inner = lock(&self.inner);
+            if inner.queued + inner.spooled + bytes > self.limit {
+                return Err(Error::SpoolFull { bytes: inner.queued + inner.spooled });
+            }
+        }
+        drop(inner);
+        self.spool.put(&parts)?;
+        let mut inner = lock(&self.inner);
+        inner.spooled += bytes;
+        inner.spooled_segments += 1;
+        inner.newest = (name.to, name.time);
+        Ok(())
+    }
+
+    /// Makes one segment of all that is in the spool: the history gets coarser, and nothing is lost.
+    fn merge_spool(&self) -> Result<()> {
+        let Ok(_alone) = self.uploading.try_lock() else { return Ok(()) };
+        let listing = Listing::read(&self.spool.store.list("h/")?);
+        let chain: Vec<_> = listing.segments.iter().collect();
+        if chain.len() < 2 {
+            return Ok(());
+        }
+        let merged = self.spool.merge(&chain, random_u32(), &mut salt)?;
+        for segment in chain {
+            for name in segment.part_names(self.spool.stream) {
+                self.spool.store.delete(&name.to_string())?;
+            }
+        }
+        let mut inner = lock(&self.inner);
+        (inner.spooled, inner.spooled_segments) = (merged.size(), 1);
+        tracing::warn!(stream = %self.access.stream, cuts = listing.segments.len(), "the spool is full; its cuts were merged into one");
+        Ok(())
+    }
+
+    /// Whether another writer has taken the vault over.
+    pub fn is_fenced(&self) -> bool {
+        lock(&self.inner).fenced
+    }
+
+    /// Whether anything waits.
+    pub fn is_idle(&self) -> bool {
+        let inner = lock(&self.inner);
+        inner.fenced || (inner.queue.is_empty() && inner.spooled_segments == 0)
+    }
+
+    /// Puts what waits into the vault, in order; returns when nothing waits or something fails.
+    ///
+    /// # Errors
+    /// What failed. It still waits then.
+    pub fn upload(&self) -> Result<()> {
+        let _alone = lock(&self.uploading);
+        let done = self.upload_all();
+        let mut inner = lock(&self.inner);
+        inner.trouble = done.as_ref().err().map(ToString::to_string);
+        if matches!(done, Err(Error::Fenced { .. })) {
+            inner.fenced = true;
+        }
+        drop(inner);
+        self.freed.notify_all();
+        done
+    }
+
+    fn upload_all(&self) -> Result<()> {
+        loop {
+            let next = {
+                let inner = lock(&self.inner);
+                if inner.fenced {
+                    return Err(Error::Fenced { epoch: self.epoch });
+                }
+                inner.queue.front().cloned()
+            };
+            if let Some(part) = next {
+                self.put(&part)?;
+                let mut inner = lock(&self.inner);
+                inner.queue.pop_front();
+                inner.queued -= part.body.len() as u64;
+                drop(inner);
+                self.freed.notify_all();
+                if part.name.last {
+                    self.now_durable(&part.name);
+                }
+            } else if !self.upload_spooled()? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn upload_spooled(&self) -> Result<bool> {
+        if lock(&self.inner).spooled_segments == 0 {
+            return Ok(false);
+        }
+        let listing = Listing::read(&self.spool.store.list("h/")?);
+        let Some(segment) = listing.segments.first() else {
+            let mut inner = lock(&self.inner);
+            (inner.spooled, inner.spooled_segments) = (0, 0);
+            return Ok(false);
+        };
+        for name in segment.part_names(self.access.stream) {
+            let body = self.spool.store.read(&name.to_string(), None)?;
+            self.put(&BuiltPart { name, body })?;
+        }
+        for name in segment.part_names(self.access.stream) {
+            self.spool.store.delete(&name.to_string())?;
+        }
+        let mut inner = lock(&self.inner);
+        inner.spooled = inner.spooled.saturating_sub(segment.size());
+        inner.spooled_segments = inner.spooled_segments.saturating_sub(1);
+        drop(inner);
+        if let Some(name) = segment.part_names(self.access.stream).last() {
+            self.now_durable(&name);
+        }
+        Ok(true)
+    }
+
+    fn put(&self, part: &BuiltPart) -> Result<()> {
+        // What an older epoch of ours left in the spool goes before the era, which would make it void.
+        let begin = part.name.epoch == self.epoch && !lock(&self.inner).era_begun;
+        if begin {
+            self.access.begin_era(self.epoch, part.name.from)?;
+            lock(&self.inner).era_begun = true;
+        }
+        self.access.put(std::slice::from_ref(part))?;
+        if part.name.last {
+            self.steps.at(Step::UploadPut);
+            // Only now: a claim that came before would have seen nothing of it.
+            if !claim::still_mine(&*self.access.store, Epoch(self.epoch))? {
+                return Err(Error::Fenced { epoch: self.epoch });
+            }
+        }
+        Ok(())
+    }
+
+    fn now_durable(&self, name: &PartName) {
+        self.steps.at(Step::UploadDurable);
+        // For the next life of the daemon only, so it need not reach the disk.
+        if let Err(error) = fs::write(self.noted(), name.to.to_string()).map_err(file("durable")) {
+            tracing::warn!(%error, "could not note what is durable");
+        }
+        for point in name.from + 1..=name.to {
+            Journal::forget(&self.home, point);
+        }
+        let mut inner = lock(&self.inner);
+        inner.durable = (name.to, name.time);
+        if name.kind == Kind::Cut {
+            inner.durable_cut = Some((name.to, name.time));
+        }
+    }
+}

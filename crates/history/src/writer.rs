@@ -1,0 +1,348 @@
+//! One protected volume: its next point, and the blocks that go into it.
+
+use crate::changes::{Changes, count};
+use crate::error::{Result, file};
+use crate::journal::Journal;
+use crate::outbox::Outbox;
+use crate::step::{Step, Steps};
+use linux::direct::{Pool, Reader};
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+use vault::format::{BLOCK, Entry, Kind, PART_ENTRIES, PartBuilder, PartName, Salt, Sealed, Sealer, seal_block};
+use vault::read::Access;
+use vault::stream::State;
+
+/// A block's size, for offsets.
+pub(crate) const SIZE: u64 = BLOCK as u64;
+
+/// What a writer is made from.
+pub struct Parts {
+    /// The stream in the vault.
+    pub access: Access,
+    /// The writer's epoch.
+    pub epoch: u32,
+    /// The daemon's own directory for this volume: what was taken, and the spool.
+    pub home: PathBuf,
+    /// The image file.
+    pub image: PathBuf,
+    /// Reads it.
+    pub pool: Arc<Pool>,
+    /// How many bytes the spool may hold.
+    pub spool: u64,
+    /// Where tests end the process.
+    pub steps: Steps,
+}
+
+/// What was found when a writer opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// The marks and what was written down say all that has changed since the newest point.
+    Trusted,
+    /// What has changed has to be found by comparing, and why.
+    Compare(&'static str),
+}
+
+/// What is kept beside the marks to know them again.
+#[derive(Debug, Serialize, Deserialize)]
+struct Known {
+    vault: [u8; 16],
+    token: u64,
+}
+
+/// One protected volume.
+pub struct Writer {
+    pub(crate) access: Access,
+    pub(crate) home: PathBuf,
+    pub(crate) reader: Reader,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) point: u64,
+    pub(crate) time: u64,
+    pub(crate) steps: Steps,
+    pub(crate) must_compare: Option<&'static str>,
+    epoch: u32,
+    outbox: Arc<Outbox>,
+    journal: Journal,
+    sealer: Sealer,
+    pending: BTreeMap<u64, (Entry, Box<[u8]>)>,
+}
+
+/// Random bytes.
+pub fn salt() -> Salt {
+    let mut salt = Salt::default();
+    #[expect(clippy::expect_used, reason = "without randomness nothing can be sealed; the kernel always has some")]
+    SystemRandom::new().fill(&mut salt).expect("the kernel's random numbers");
+    salt
+}
+
+pub(crate) fn random_u32() -> u32 {
+    let [a, b, c, d, ..] = salt();
+    u32::from_le_bytes([a, b, c, d])
+}
+
+fn random_u64() -> u64 {
+    let salt = salt();
+    let mut word = [0; 8];
+    word.copy_from_slice(&salt[..8]);
+    u64::from_le_bytes(word).max(1)
+}
+
+impl Writer {
+    /// Opens the stream for writing. `changes` are the volume's marks, if it has any.
+    ///
+    /// # Errors
+    /// When the vault can't be listed, or the daemon's own files can't be used.
+    pub fn open(parts: Parts, changes: Option<&dyn Changes>) -> Result<(Self, Opened)> {
+        let Parts { access, epoch, home, image, pool, spool, steps } = parts;
+        fs::create_dir_all(&home).map_err(file(format!("make {}", home.display())))?;
+        let state = access.state()?;
+        let outbox = Outbox::open(access.clone(), epoch, &home, spool, &state, steps.clone())?;
+        let (newest, time) = outbox.newest();
+        let reader = Reader::open(&image)?;
+        let sealer = Sealer::new(&access.keys, access.stream.0, salt());
+        let journal = Journal::new(&home);
+        let mut writer = Self {
+            journal,
+            access,
+            home,
+            reader,
+            pool,
+            point: newest,
+            time,
+            steps,
+            must_compare: None,
+            epoch,
+            outbox: Arc::new(outbox),
+            sealer,
+            pending: BTreeMap::new(),
+        };
+        writer.must_compare = writer.trust(&state, changes)?;
+        let opened = match writer.must_compare {
+            None => Opened::Trusted,
+            Some(why) => Opened::Compare(why),
+        };
+        Ok((writer, opened))
+    }
+
+    /// `None`: the marks can be trusted, and what was taken before has been marked again.
+    fn trust(&self, state: &State, changes: Option<&dyn Changes>) -> Result<Option<&'static str>> {
+        let known: Option<Known> =
+            fs::read(self.known()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let why = match (changes, &known) {
+            _ if self.point == 0 => Some("it is the first cut"),
+            (None, _) => Some("changes are not tracked"),
+            (_, None) => Some("nothing is known of the last cut"),
+            (Some(changes), _) if changes.is_broken() => Some("the marks are not complete"),
+            (Some(changes), Some(known)) if changes.token() == 0 || changes.token() != known.token => {
+                Some("the marks are new: the host was restarted, or the volume was not tracked")
+            }
+            (_, Some(known)) if known.vault != self.access.vault => Some("it went to another vault before"),
+            _ if self.outbox.has_lost() => Some("the vault has lost cuts that were in it"),
+            _ if state.listing.newest() == 0 => Some("the vault has lost the history"),
+            _ => None,
+        };
+        if why.is_some() {
+            return Ok(why);
+        }
+        let left = Journal::left(&self.home, self.point)?;
+        if let Some(changes) = changes {
+            changes.mark(&left);
+        }
+        Ok(None)
+    }
+
+    fn known(&self) -> PathBuf {
+        self.home.join("known.json")
+    }
+
+    /// From now on the marks, with what is written down as taken, say all that changes.
+    pub(crate) fn begin_trust(&mut self, changes: &dyn Changes) -> Result<()> {
+        let token = random_u64();
+        let known = Known { vault: self.access.vault, token };
+        let text = serde_json::to_vec(&known).map_err(|error| file("known.json")(error.into()))?;
+        fs::write(self.known(), text).map_err(file(format!("write {}", self.known().display())))?;
+        changes.set_token(token);
+        self.must_compare = None;
+        Ok(())
+    }
+
+    /// Everything will be compared at the next cut.
+    pub fn distrust(&mut self, why: &'static str) {
+        self.must_compare = Some(why);
+    }
+
+    /// Why the next cut compares, if it does.
+    pub fn compares(&self) -> Option<&'static str> {
+        self.must_compare
+    }
+
+    /// What puts its segments into the vault.
+    pub fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
+    /// The newest point, durable or not, and its time in milliseconds.
+    pub fn newest(&self) -> (u64, u64) {
+        (self.point, self.time)
+    }
+
+    /// Whether blocks have been taken that no point has yet.
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// The stream.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// The daemon's own directory for this volume.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// Writes these marks down and clears them. What is read after this is at least as new.
+    pub(crate) fn take(&mut self, changes: &dyn Changes, ranges: &[Range<u64>]) -> Result<()> {
+        self.note(ranges)?;
+        self.steps.at(Step::CutTaken);
+        changes.clear(ranges);
+        self.steps.at(Step::CutCleared);
+        Ok(())
+    }
+
+    /// Writes down that these blocks go into the next point.
+    pub(crate) fn note(&mut self, ranges: &[Range<u64>]) -> Result<()> {
+        self.journal.append(self.point + 1, ranges)
+    }
+
+    /// Reads these blocks until the deadline, and hands each to `each`. What was not read is given back.
+    pub(crate) fn read(
+        &self,
+        ranges: &[Range<u64>],
+        deadline: Option<Instant>,
+        mut each: impl FnMut(u64, &[u8]),
+    ) -> Result<Vec<Range<u64>>> {
+        let bytes: Vec<_> = ranges.iter().map(|range| range.start * SIZE..range.end * SIZE).collect();
+        let left = self.reader.read_many(&self.pool, &bytes, deadline, |range, data| {
+            for (at, block) in data.chunks_exact(BLOCK).enumerate() {
+                each(range.start / SIZE + at as u64, block);
+            }
+        })?;
+        Ok(left.into_iter().map(|range| range.start / SIZE..range.end.div_ceil(SIZE)).collect())
+    }
+
+    /// Copies these blocks, which were taken.
+    pub(crate) fn copy(&mut self, ranges: &[Range<u64>], volume_size: u64) -> Result<u64> {
+        // By portions, so that no more than a part is in memory.
+        for portion in portions(ranges, PART_ENTRIES as u64) {
+            let mut sealed = Vec::new();
+            let sealer = std::cell::RefCell::new(&mut self.sealer);
+            let bytes: Vec<_> = portion.iter().map(|range| range.start * SIZE..range.end * SIZE).collect();
+            self.reader.read_many(&self.pool, &bytes, None, |range, data| {
+                for (at, block) in data.as_chunks::<BLOCK>().0.iter().enumerate() {
+                    sealed.push(seal(&mut sealer.borrow_mut(), range.start / SIZE + at as u64, block));
+                }
+            })?;
+            self.hold_all(sealed, volume_size)?;
+        }
+        Ok(count(ranges))
+    }
+
+    fn hold_all(&mut self, sealed: Vec<(Entry, Box<[u8]>)>, volume_size: u64) -> Result<()> {
+        for (entry, bytes) in sealed {
+            self.pending.insert(entry.block, (entry, bytes));
+        }
+        if self.pending.len() >= PART_ENTRIES {
+            self.flush(Kind::Partial, self.time, volume_size)?;
+        }
+        Ok(())
+    }
+
+    /// Seals a block that was read, for the next point.
+    pub(crate) fn hold(&mut self, block: u64, content: &[u8; BLOCK]) {
+        let sealed = seal(&mut self.sealer, block, content);
+        self.pending.insert(block, sealed);
+    }
+
+    /// Holds blocks that are zeros for the next point.
+    pub(crate) fn hold_zeros(&mut self, block: u64, count: u32) {
+        let entry = Entry { block, content: vault::format::Content::Zeros { count } };
+        self.pending.insert(block, (entry, Box::default()));
+    }
+
+    pub(crate) fn held(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Makes the next point of what is held. Its segment is in the outbox when this returns.
+    pub(crate) fn flush(&mut self, kind: Kind, time: u64, volume_size: u64) -> Result<u64> {
+        let pending = std::mem::take(&mut self.pending);
+        let name = PartName {
+            stream: self.access.stream,
+            from: self.point,
+            to: self.point + 1,
+            time: time.max(self.time),
+            epoch: self.epoch,
+            run: random_u32(),
+            kind,
+            part: 0,
+            last: false,
+        };
+        let mut parts = Vec::new();
+        let mut building = PartBuilder::new();
+        for (entry, bytes) in pending.values() {
+            if building.is_full() {
+                let name = PartName { part: parts.len() as u32, ..name };
+                let full = std::mem::take(&mut building);
+                parts.push(full.build(&self.access.keys, &self.access.vault, name, volume_size, salt()));
+            }
+            building.copy(Sealed { entry: *entry, bytes });
+        }
+        let name = PartName { part: parts.len() as u32, last: true, ..name };
+        parts.push(building.build(&self.access.keys, &self.access.vault, name, volume_size, salt()));
+        let bytes = parts.iter().map(|part| part.body.len() as u64).sum();
+        if let Err(error) = self.outbox.push(parts, kind == Kind::Partial) {
+            self.pending = pending;
+            return Err(error);
+        }
+        self.point += 1;
+        self.time = name.time;
+        self.sealer = Sealer::new(&self.access.keys, self.access.stream.0, salt());
+        self.steps.at(Step::CutQueued);
+        Ok(bytes)
+    }
+}
+
+fn seal(sealer: &mut Sealer, block: u64, content: &[u8; BLOCK]) -> (Entry, Box<[u8]>) {
+    let mut bytes = Vec::with_capacity(BLOCK + 16);
+    let entry = seal_block(sealer, block, content, &mut bytes);
+    (entry, bytes.into_boxed_slice())
+}
+
+/// The same blocks in portions of at most `most`.
+pub(crate) fn portions(ranges: &[Range<u64>], most: u64) -> Vec<Vec<Range<u64>>> {
+    let mut portions = Vec::new();
+    let (mut portion, mut room) = (Vec::new(), most);
+    for range in ranges {
+        let mut range = range.clone();
+        while !range.is_empty() {
+            let piece = range.start..range.end.min(range.start + room);
+            room -= piece.end - piece.start;
+            range.start = piece.end;
+            portion.push(piece);
+            if room == 0 {
+                portions.push(std::mem::take(&mut portion));
+                room = most;
+            }
+        }
+    }
+    if !portion.is_empty() {
+        portions.push(portion);
+    }
+    portions
+}
