@@ -31,7 +31,7 @@ async fn a_vault_is_made_checked_forgotten_and_opened_again() {
     assert!(kit.0.contains("AGE-SECRET-KEY-1") && !format!("{made:?}").contains("AGE-SECRET"));
     let again = client.add_vault(&add("far", &url)).await.unwrap();
     assert_eq!((again.result, again.kit), (Outcome::AlreadyThere, None));
-    assert_eq!(client.vaults().await.unwrap().vaults, [again.vault.clone()]);
+    assert_eq!(client.vaults().await.unwrap().vaults, std::slice::from_ref(&again.vault));
     assert_eq!(client.status().await.unwrap().vaults, [again.vault]);
 
     let checked = client.check_vault("far").await.unwrap();

@@ -7,7 +7,7 @@ use crate::hold::CutFreeze;
 use crate::{Error, Result};
 use history::{Bounds, Changes, Cut, Frozen, Live, Opened, Outbox, Parts, Step, Steps, Writer};
 use jiff::Timestamp;
-use model::{Intent, Protection, Volume, VolumeId};
+use model::{DriverSpec, FsKind, Intent, Protection, Volume, VolumeId};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,8 +34,8 @@ pub(crate) struct Protected {
     /// Whether an upload is under way or asked for.
     pub(crate) uploading: AtomicBool,
     pub(crate) cutting: AtomicBool,
-    /// The number of events of the marks at the last cut.
-    events: AtomicU64,
+    /// The number of events of marks that were looked at and came from thawing alone.
+    echo: AtomicU64,
     upkeep_at: Mutex<Option<Instant>>,
     upkeep_point: AtomicU64,
 }
@@ -152,11 +152,18 @@ impl Engine {
         let Some(marks) = self.histories.tracking.marks(volume.id) else {
             return self.histories.tracking.tracks() || self.compare_is_due(state);
         };
-        if lock(&state.outbox).is_none() || marks.overflowed() || !marks.is_clean() {
+        if lock(&state.outbox).is_none() || marks.overflowed() {
             return true;
         }
-        if marks.events() != state.events.load(Ordering::Relaxed) {
-            return true;
+        let events = marks.events();
+        if !marks.is_clean() && events != state.echo.load(Ordering::Relaxed) {
+            let dirty = marks.dirty();
+            tracing::trace!(volume = %volume.name, ?dirty, "changed");
+            if !is_echo(volume, &dirty) {
+                return true;
+            }
+            // Looked at once; the same marks need no second look.
+            state.echo.store(events, Ordering::Relaxed);
         }
         // Nothing has reached the device. Something may be in memory only; it is written out for the cut.
         let Some(used) = self.in_use_at(volume) else { return false };
@@ -237,7 +244,6 @@ impl Engine {
             .zip(&images)
             .map(|((volume, _), image)| move || self.is_free(volume, image))
             .collect();
-        let events: Vec<_> = marks.iter().map(|marks| marks.as_ref().map_or(0, |marks| marks.events())).collect();
         let mut lives = Vec::new();
         for (((at, writer), here), free) in writers.iter_mut().zip(&used).zip(&frees) {
             let Some(writer) = writer.as_mut() else { continue };
@@ -254,12 +260,7 @@ impl Engine {
         }
         let freezer = Freezes { engine: self, members };
         let bounds = Bounds { frozen: self.histories.settings.frozen, ..Bounds::default() };
-        let cuts = history::cut(&mut lives, &freezer, &|| self.clock.now(), &bounds)?;
-        for (state, events) in states.iter().zip(events) {
-            // As they were before: what came since makes the next cut worth while.
-            state.events.store(events, Ordering::Relaxed);
-        }
-        Ok(cuts)
+        Ok(history::cut(&mut lives, &freezer, &|| self.clock.now(), &bounds)?)
     }
 
     /// Puts what waits into the vault.
@@ -300,6 +301,13 @@ impl Engine {
         tracing::debug!(volume = %volume.name, ?done, "upkeep");
         Ok(())
     }
+}
+
+/// Whether these marks are what thawing itself leaves: ext4 writes its superblock then, to say that it is in use again. Whatever
+/// else changes in an ext4 changes other blocks too, if only those of the journal.
+fn is_echo(volume: &Volume, dirty: &[std::ops::Range<u64>]) -> bool {
+    let ext4 = matches!(&volume.spec.driver, DriverSpec::Image(image) if image.fs == FsKind::Ext4);
+    dirty.is_empty() || (ext4 && *dirty == [0..1])
 }
 
 /// Freezes for a cut: with the guard, and with no verb at work on the volume.
