@@ -1,9 +1,10 @@
 //! The client: one typed method for each route, over the Unix socket.
 
 use crate::v1::{
-    Attach, Attached, Create, Destroyed, Detached, Grow, Holders, Labels, PoolReleased, Pools, Problem,
-    Rename, Restore, Status, Trash, Usage, Usages, VaultAdd, VaultAdded, VaultChecked, VaultForgotten,
-    VaultKit, Vaults, VolumeChanged, VolumeDetail, VolumeRemoved, Volumes,
+    Attach, Attached, CloneVolume, Create, Destroyed, Detached, Grow, History, Holders, Labels, PoolReleased,
+    Pools, Problem, Protect, Protected, Protections, Rename, Restore, RestoreCut, RestoredCut, Snapshot,
+    SnapshotCreate, Status, Trash, Usage, Usages, VaultAdd, VaultAdded, VaultChecked, VaultForgotten,
+    VaultKit, Vaults, Verified, Verify, VolumeChanged, VolumeDetail, VolumeRemoved, Volumes,
 };
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -253,6 +254,51 @@ impl Client {
     /// `POST /v1/pools/{name}/release`
     pub async fn release_pool(&self, name: &str) -> Result<PoolReleased> {
         self.ask(Method::POST, &format!("/v1/pools/{}/release", segment(name)), None).await
+    }
+
+    /// `GET /v1/protection`
+    pub async fn protection(&self) -> Result<Protections> {
+        self.get("/v1/protection").await
+    }
+
+    /// `PUT /v1/volumes/{name}/protection`
+    pub async fn protect(&self, name: &str, request: &Protect) -> Result<Protected> {
+        self.send(Method::PUT, &volume(name, "/protection"), request).await
+    }
+
+    /// `DELETE /v1/volumes/{name}/protection`
+    pub async fn unprotect(&self, name: &str) -> Result<Protected> {
+        self.delete(&volume(name, "/protection")).await
+    }
+
+    /// `GET /v1/volumes/{name}/history`
+    pub async fn history(&self, name: &str) -> Result<History> {
+        self.get(&volume(name, "/history")).await
+    }
+
+    /// `POST /v1/volumes/{name}/snapshots`
+    pub async fn snapshot(&self, name: &str, request: &SnapshotCreate) -> Result<Snapshot> {
+        self.send(Method::POST, &volume(name, "/snapshots"), request).await
+    }
+
+    /// `DELETE /v1/volumes/{name}/snapshots/{snapshot}`
+    pub async fn remove_snapshot(&self, name: &str, snapshot: &str) -> Result<Snapshot> {
+        self.delete(&volume(name, &format!("/snapshots/{}", segment(snapshot)))).await
+    }
+
+    /// `POST /v1/volumes/{name}/restore`
+    pub async fn restore_cut(&self, name: &str, request: &RestoreCut) -> Result<RestoredCut> {
+        self.send(Method::POST, &volume(name, "/restore"), request).await
+    }
+
+    /// `POST /v1/volumes/{name}/clone`
+    pub async fn clone_volume(&self, name: &str, request: &CloneVolume) -> Result<RestoredCut> {
+        self.send(Method::POST, &volume(name, "/clone"), request).await
+    }
+
+    /// `POST /v1/volumes/{name}/verify`
+    pub async fn verify(&self, name: &str, request: &Verify) -> Result<Verified> {
+        self.send(Method::POST, &volume(name, "/verify"), request).await
     }
 
     /// `GET /v1/vaults`

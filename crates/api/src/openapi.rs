@@ -1,6 +1,6 @@
 //! The OpenAPI document, generated from the handlers, and the routes that come with it.
 
-use crate::routes::{attachments, daemon, pools, trash, vaults, volumes};
+use crate::routes::{attachments, daemon, histories, pools, trash, vaults, volumes};
 use crate::state::AppState;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -21,6 +21,7 @@ use utoipa_axum::routes;
         (name = "trash", description = "What was removed and can be restored"),
         (name = "pools", description = "Where volumes are put"),
         (name = "vaults", description = "Where histories are kept"),
+        (name = "histories", description = "Cuts, and what is brought back from them"),
         (name = "daemon", description = "The daemon itself")
     )
 )]
@@ -43,6 +44,14 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(trash::restore))
         .routes(routes!(pools::list))
         .routes(routes!(pools::release))
+        .routes(routes!(histories::list))
+        .routes(routes!(histories::protect, histories::unprotect))
+        .routes(routes!(histories::history))
+        .routes(routes!(histories::create_snapshot))
+        .routes(routes!(histories::remove_snapshot))
+        .routes(routes!(histories::restore))
+        .routes(routes!(histories::clone))
+        .routes(routes!(histories::verify))
         .routes(routes!(vaults::list, vaults::add))
         .routes(routes!(vaults::check))
         .routes(routes!(vaults::kit))

@@ -24,6 +24,9 @@ pub struct AppState {
     calls: Arc<Semaphore>,
 }
 
+/// A restore of terabytes ends within this.
+const LONG: Duration = Duration::from_secs(24 * 3600);
+
 impl AppState {
     /// A state whose engine calls are answered within `deadline`; `started` is when the daemon started.
     pub fn new(engine: Arc<Engine>, metrics: Arc<Metrics>, deadline: Duration, started: Timestamp) -> Self {
@@ -48,6 +51,15 @@ impl AppState {
         let word = result.as_ref().map_or_else(|problem| problem.kind().code(), |_| "ok");
         self.metrics.observe(verb, word, start.elapsed());
         result
+    }
+
+    /// As [`AppState::verb`], for what takes as long as the data is large.
+    pub(crate) async fn long_verb<T: Send + 'static>(
+        &self,
+        verb: &'static str,
+        work: impl FnOnce(&Engine) -> engine::Result<T> + Send + 'static,
+    ) -> Result<T, Problem> {
+        Self { deadline: LONG, ..self.clone() }.verb(verb, work).await
     }
 
     /// Calls the engine to look at something that may block.

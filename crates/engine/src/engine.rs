@@ -73,8 +73,7 @@ impl Engine {
     /// [`Error::SecondDaemon`], a damaged catalog, or a directory that can't be used.
     pub fn open(parts: Parts) -> Result<(Self, Vec<Repair>)> {
         let Parts { mut settings, drivers, containers, clock, guard, tracking, faults } = parts;
-        let histories =
-            Histories::new(settings.history.clone(), tracking, crate::history::steps(faults));
+        let histories = Histories::new(settings.history.clone(), tracking, crate::history::steps(faults));
         settings.make_directories()?;
         let lock = take_lock(&settings)?;
         // Nobody but root may reach a set-user-ID file that a container wrote.
@@ -108,6 +107,11 @@ impl Engine {
         };
         let repairs = recovery::run(&engine);
         Ok((engine, repairs))
+    }
+
+    /// The present moment, by the engine's clock.
+    pub fn now(&self) -> jiff::Timestamp {
+        self.clock.now()
     }
 
     /// What the engine was told at start-up.

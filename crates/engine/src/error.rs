@@ -68,7 +68,9 @@ pub enum Error {
         verb: &'static str,
     },
     /// The volume is being brought back to a cut.
-    #[error("the volume {name} is being restored to cut {point}, which was interrupted and is being finished")]
+    #[error(
+        "the volume {name} is being restored to cut {point}, which was interrupted and is being finished"
+    )]
     Restoring {
         /// The volume.
         name: VolumeName,
@@ -244,7 +246,9 @@ impl Error {
                 }
                 history::Error::Fenced { .. } => ErrorKind::Conflict,
                 history::Error::SpoolFull { .. } => ErrorKind::NoSpace,
-                history::Error::InUse | history::Error::Freeze(_) | history::Error::TooMuch { .. } => ErrorKind::Busy,
+                history::Error::InUse | history::Error::Freeze(_) | history::Error::TooMuch { .. } => {
+                    ErrorKind::Busy
+                }
                 _ => ErrorKind::Internal,
             },
             Self::Vault(error) => error.kind(),

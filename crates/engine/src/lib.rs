@@ -25,6 +25,10 @@ mod verbs;
 mod views;
 mod watch;
 
+pub use self::history::{
+    CutView, Gap, HistorySettings, ProtectionStatus, Restored, Schedule, Timeline, Tracking, Verified,
+};
+pub use ::history::Step as HistoryStep;
 pub use catalog::Catalog;
 pub use clock::{Clock, SystemClock};
 pub use containers::{ContainerUse, Containers, NoContainers};
@@ -32,9 +36,6 @@ pub use engine::{Engine, Parts};
 pub use error::{Error, Result};
 pub use fault::{Fault, Faults};
 pub use guard::{Guard, run_guard};
-pub use self::history::{
-    CutView, Gap, HistorySettings, ProtectionStatus, Restored, Schedule, Timeline, Tracking, Verified,
-};
 pub use hold::Hold;
 pub use linux::Change;
 pub use linux::procs::{Access as FileAccess, Holder as Process, Use as FileUse};
@@ -43,8 +44,8 @@ pub use recovery::Repair;
 pub use scan::{Scanned, rebuild};
 pub use settings::{HoldLine, PoolSettings, Settings};
 pub use vaults::{
-    OpenVault, VaultAccess, VaultAdd, VaultAdded, VaultChange, VaultChecked, VaultError, VaultRecord, VaultState,
-    VaultView, Vaults,
+    OpenVault, VaultAccess, VaultAdd, VaultAdded, VaultChange, VaultChecked, VaultError, VaultRecord,
+    VaultState, VaultView, Vaults,
 };
 pub use views::{Holders, Inspection, Status};
 pub use watch::Watch;

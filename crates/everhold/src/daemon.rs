@@ -6,7 +6,9 @@ use crate::config::{Config, LogFormat};
 use api::v1::Problem;
 use api::{AppState, Metrics};
 use docker::{DockerEngine, NewVolumes, plugin};
-use engine::{Clock, Containers, Engine, Fault, Faults, Guard, NoContainers, Parts, SystemClock, Tracking, Watch};
+use engine::{
+    Clock, Containers, Engine, Fault, Faults, Guard, NoContainers, Parts, SystemClock, Tracking, Watch,
+};
 use model::ErrorKind;
 use std::future::Future;
 use std::io::{self, IsTerminal};
@@ -187,7 +189,8 @@ fn open(config: &Config, containers: Arc<dyn Containers>) -> Result<Arc<Engine>,
 }
 
 fn tracking(settings: &engine::Settings) -> Result<Arc<Tracking>, Problem> {
-    let made = std::fs::create_dir_all(&settings.state).map_err(|error| failed("the state directory", &error, "make it writable"));
+    let made = std::fs::create_dir_all(&settings.state)
+        .map_err(|error| failed("the state directory", &error, "make it writable"));
     made?;
     let tracking = Tracking::open(&settings.history.tracking)
         .map_err(|error| failed("threads", &error, "raise the limit of tasks"))?;

@@ -2,6 +2,7 @@
 
 pub(crate) mod attachments;
 pub(crate) mod daemon;
+pub(crate) mod histories;
 pub(crate) mod pools;
 pub(crate) mod trash;
 pub(crate) mod vaults;

@@ -3,6 +3,7 @@
 //! Sizes are whole numbers of bytes, times are RFC 3339 in UTC. Fields are added, never renamed or removed; a reader
 //! ignores what it does not know. Requests are strict: an unknown field is an error, since it may be a misspelt wish.
 
+mod history;
 mod holders;
 mod pairs;
 mod pool;
@@ -14,6 +15,10 @@ mod usage;
 mod vault;
 mod volume;
 
+pub use history::{
+    CloneVolume, Cut, Gap, History, Protect, Protected, ProtectionStatus, Protections, RestoreCut,
+    RestoredCut, Snapshot, SnapshotCreate, Verified, Verify,
+};
 pub use holders::{Container, Holders, Process};
 pub use pairs::Pairs;
 pub use pool::{HoldState, Pool, PoolReleased, Pools};

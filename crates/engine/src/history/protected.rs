@@ -100,7 +100,11 @@ impl Engine {
     pub(crate) fn image_file(&self, volume: &Volume) -> Result<PathBuf> {
         let found = self.with_driver(volume, "look at", "", |driver, place| Ok(driver.image_file(place)))?;
         found.ok_or_else(|| {
-            Error::Invalid(format!("volume {} has driver {}, which has no history", volume.name, volume.spec.kind()))
+            Error::Invalid(format!(
+                "volume {} has driver {}, which has no history",
+                volume.name,
+                volume.spec.kind()
+            ))
         })
     }
 
@@ -125,7 +129,12 @@ impl Engine {
         })
     }
 
-    fn open_writer(&self, volume: &Volume, protection: &Protection, marks: Option<&dyn Changes>) -> Result<Writer> {
+    fn open_writer(
+        &self,
+        volume: &Volume,
+        protection: &Protection,
+        marks: Option<&dyn Changes>,
+    ) -> Result<Writer> {
         let vault = self.vaults.open(&protection.vault)?;
         let epoch = vault.writable()?;
         let access = self.access(volume.id, &protection.vault)?;
@@ -203,7 +212,11 @@ impl Engine {
         done
     }
 
-    fn cut_members(&self, members: &[(Arc<Volume>, Protection)], states: &[Arc<Protected>]) -> Result<Vec<Option<Cut>>> {
+    fn cut_members(
+        &self,
+        members: &[(Arc<Volume>, Protection)],
+        states: &[Arc<Protected>],
+    ) -> Result<Vec<Option<Cut>>> {
         // In the order of their IDs, so that two groups that share volumes can't wait for each other.
         let mut order: Vec<usize> = (0..members.len()).collect();
         order.sort_by_key(|at| members[*at].0.id);

@@ -116,7 +116,10 @@ impl Decider {
         if states.iter().any(|state| state.cutting.load(Ordering::Acquire)) {
             return;
         }
-        let worth = members.iter().zip(&states).any(|((volume, _), state)| self.engine.is_worth_cutting(volume, state));
+        let worth = members
+            .iter()
+            .zip(&states)
+            .any(|((volume, _), state)| self.engine.is_worth_cutting(volume, state));
         if worth {
             states.iter().for_each(|state| state.cutting.store(true, Ordering::Release));
             self.cuts.send(Work::Cut(members.clone(), self.uploads.clone())).unwrap_or_default();
@@ -128,7 +131,10 @@ impl Protected {
     /// Asks for an upload if anything waits and nobody is at it.
     fn upload_soon(self: &Arc<Self>, uploads: &Sender<Work>) {
         let waits = lock(&self.outbox).as_ref().is_some_and(|outbox| !outbox.is_idle());
-        if waits && !self.uploading.swap(true, Ordering::AcqRel) && uploads.send(Work::Upload(Arc::clone(self))).is_err() {
+        if waits
+            && !self.uploading.swap(true, Ordering::AcqRel)
+            && uploads.send(Work::Upload(Arc::clone(self))).is_err()
+        {
             // The daemon is ending; what waits is cut anew.
             self.uploading.store(false, Ordering::Release);
         }
@@ -144,7 +150,8 @@ impl Engine {
                 match &done {
                     Ok(_) => states.iter().for_each(|state| state.upload_soon(&uploads)),
                     Err(error) => {
-                        let names: Vec<_> = members.iter().map(|(volume, _)| volume.name.to_string()).collect();
+                        let names: Vec<_> =
+                            members.iter().map(|(volume, _)| volume.name.to_string()).collect();
                         tracing::warn!(volumes = names.join(", "), %error, "no cut");
                     }
                 }
@@ -172,7 +179,9 @@ impl Engine {
             let Ok(_claim) = self.claim(&volume.name, "restore") else { continue };
             match self.finish_restore(&volume) {
                 Ok(()) => tracing::warn!(volume = %volume.name, "its restore had been interrupted; finished"),
-                Err(error) => tracing::error!(volume = %volume.name, %error, "its restore can't be finished yet"),
+                Err(error) => {
+                    tracing::error!(volume = %volume.name, %error, "its restore can't be finished yet")
+                }
             }
         }
         Duration::from_secs(5)

@@ -6,9 +6,7 @@ use crate::engine::{Engine, lock, make_dir};
 use crate::{Change, Error, Fault, Result};
 use history::restore::{Progress, chain_to, difference, write_difference, write_point};
 use jiff::Timestamp;
-use model::{
-    At, DriverKind, Intent, Life, Protection, SnapshotName, Volume, VolumeId, VolumeName,
-};
+use model::{At, DriverKind, Intent, Life, Protection, SnapshotName, Volume, VolumeId, VolumeName};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -43,7 +41,8 @@ impl Engine {
         if volume.spec.protection == protection {
             return Ok(Change::AlreadyThere);
         }
-        let vault_of = |protection: &Option<Protection>| protection.as_ref().map(|protection| protection.vault.clone());
+        let vault_of =
+            |protection: &Option<Protection>| protection.as_ref().map(|protection| protection.vault.clone());
         let moved = vault_of(&volume.spec.protection) != vault_of(&protection);
         let spec = volume.spec.clone().with_protection(protection);
         self.describe_and_record(Volume { spec, ..(*volume).clone() }, Fault::LabelDescribed)?;
@@ -175,7 +174,8 @@ impl Engine {
         let (access, state) = self.stream(&volume)?;
         if let Some(known) = state.snapshots.iter().find(|known| known.name == snapshot.as_str()) {
             let view = self.history(name)?.cuts.into_iter().find(|cut| cut.point == known.point);
-            let view = view.ok_or_else(|| Error::Invalid(format!("the cut of snapshot {snapshot} is missing")))?;
+            let view =
+                view.ok_or_else(|| Error::Invalid(format!("the cut of snapshot {snapshot} is missing")))?;
             return Ok((Change::AlreadyThere, view));
         }
         let (point, time) = self.cut_durably(&volume)?;
@@ -211,18 +211,15 @@ impl Engine {
             _ => "it has no cut yet".to_owned(),
         };
         let found = match at {
-            At::Time(time) => {
-                cuts.iter().rev().find(|(_, at)| timestamp(*at) <= *time).copied()
-            }
+            At::Time(time) => cuts.iter().rev().find(|(_, at)| timestamp(*at) <= *time).copied(),
             At::Cut(point) => cuts.iter().find(|(at, _)| at == point).copied(),
             At::Snapshot(name) => {
                 let known = state.snapshots.iter().find(|known| known.name == name.as_str());
                 known.and_then(|known| cuts.iter().find(|(at, _)| *at == known.point).copied())
             }
         };
-        found.ok_or_else(|| {
-            Error::Invalid(format!("volume {} has no cut for {at}: {}", volume.name, reach()))
-        })
+        found
+            .ok_or_else(|| Error::Invalid(format!("volume {} has no cut for {at}: {}", volume.name, reach())))
     }
 
     /// Brings a volume back to a cut, in place: the present is cut first, then what differs is rewritten.
@@ -251,8 +248,12 @@ impl Engine {
                 continue;
             }
             if let Err(why) = self.containers.stop(&container.id) {
-                let again = self.start_again(&stopped).err().map(|error| format!("; {error}")).unwrap_or_default();
-                return Err(Error::Invalid(format!("container {} could not be stopped: {why}{again}", container.name)));
+                let again =
+                    self.start_again(&stopped).err().map(|error| format!("; {error}")).unwrap_or_default();
+                return Err(Error::Invalid(format!(
+                    "container {} could not be stopped: {why}{again}",
+                    container.name
+                )));
             }
             stopped.push((container.id, container.name));
         }
@@ -349,7 +350,8 @@ impl Engine {
             }
         }
         let image = self.image_file(volume)?;
-        let failed = |source| Error::Kernel(linux::KernelError { op: "open", path: Some(image.clone()), source });
+        let failed =
+            |source| Error::Kernel(linux::KernelError { op: "open", path: Some(image.clone()), source });
         let file = File::options().read(true).write(true).open(&image).map_err(failed)?;
         let progress = Progress::default();
         write_difference(&access, &now, &then, &file, WORKERS, &progress, &self.histories.steps)?;
@@ -478,7 +480,9 @@ impl Engine {
         let (access, state) = self.stream(&volume)?;
         let (point, time) = match at {
             Some(at) => self.find_cut(&volume, &state, at)?,
-            None => state.newest_cut().ok_or_else(|| Error::Invalid(format!("volume {name} has no cut yet")))?,
+            None => {
+                state.newest_cut().ok_or_else(|| Error::Invalid(format!("volume {name} has no cut yet")))?
+            }
         };
         let scratch = self.home(&volume)?.join(format!("verify-{}", std::process::id()));
         let mut verified = Verified {
@@ -515,7 +519,9 @@ impl Engine {
                 return Ok(());
             }
         };
-        let failed = |source| Error::Kernel(linux::KernelError { op: "create", path: Some(scratch.to_owned()), source });
+        let failed = |source| {
+            Error::Kernel(linux::KernelError { op: "create", path: Some(scratch.to_owned()), source })
+        };
         let file = File::options()
             .read(true)
             .write(true)
@@ -525,7 +531,9 @@ impl Engine {
             .open(scratch)
             .map_err(failed)?;
         let progress = Progress::default();
-        if let Err(error) = write_point(access, &chain, &file, true, WORKERS, &progress, &self.histories.steps) {
+        if let Err(error) =
+            write_point(access, &chain, &file, true, WORKERS, &progress, &self.histories.steps)
+        {
             verified.problems.push(error.to_string());
             return Ok(());
         }

@@ -5,6 +5,7 @@ mod doctor;
 pub mod guard;
 #[cfg(test)]
 mod help;
+mod history;
 mod pool;
 mod recover;
 mod shell;
@@ -63,6 +64,13 @@ enum Command {
     /// Restore what was removed, or destroy it for good
     #[command(subcommand)]
     Trash(trash::Command),
+    Protect(history::ProtectArgs),
+    History(history::HistoryArgs),
+    #[command(subcommand)]
+    Snapshot(history::SnapshotCommand),
+    Restore(history::RestoreArgs),
+    Clone(history::CloneArgs),
+    Verify(history::VerifyArgs),
     /// Where volumes are put
     #[command(subcommand)]
     Pool(pool::Command),
@@ -119,6 +127,12 @@ pub fn run() -> ExitCode {
     let outcome = match command {
         Command::Volume(command) => online(command.run(&session)),
         Command::Trash(command) => online(command.run(&session)),
+        Command::Protect(command) => online(command.run(&session)),
+        Command::History(command) => online(command.run(&session)),
+        Command::Snapshot(command) => online(command.run(&session)),
+        Command::Restore(command) => online(command.run(&session)),
+        Command::Clone(command) => online(command.run(&session)),
+        Command::Verify(command) => online(command.run(&session)),
         Command::Pool(command) => online(command.run(&session)),
         Command::Vault(command) => online(command.run(&session)),
         Command::Status => online(status::run(&session)),
