@@ -113,6 +113,13 @@ impl Sandbox {
         self
     }
 
+    /// Starts the daemon and does not wait: a fault point may end it before it answers.
+    pub fn begin(&mut self) -> &mut Self {
+        assert!(self.daemon.is_none(), "the daemon is running already");
+        self.daemon = Some(self.spawn());
+        self
+    }
+
     /// Starts the daemon although it will fail; returns its log when it has ended.
     #[track_caller]
     pub fn start_in_vain(&self) -> String {

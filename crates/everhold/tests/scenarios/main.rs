@@ -9,6 +9,7 @@ mod crashes;
 mod database;
 mod docker;
 mod full_disk;
+mod history;
 mod in_time;
 mod postgres;
 mod vaults;
