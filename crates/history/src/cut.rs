@@ -37,7 +37,12 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { frozen: Duration::from_millis(250), attempts: 3, short_sync: Duration::from_millis(15), rest: 128 }
+        Self {
+            frozen: Duration::from_millis(250),
+            attempts: 3,
+            short_sync: Duration::from_millis(15),
+            rest: 128,
+        }
     }
 }
 
@@ -84,6 +89,9 @@ pub fn cut(
     bounds: &Bounds,
 ) -> Result<Vec<Option<Cut>>> {
     for live in lives.iter_mut() {
+        if live.changes.is_some_and(|changes| changes.token() == 0) {
+            live.writer.distrust("its marks are new, or it was changed in a way that they do not show");
+        }
         if live.writer.compares().is_some() {
             live.writer.compare(live.changes)?;
         }

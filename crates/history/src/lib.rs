@@ -20,6 +20,6 @@ pub use cut::{Bounds, Cut, Freezer, Frozen, Live, cut};
 pub use error::{Error, Result};
 pub use outbox::{Outbox, Waiting};
 pub use step::{Step, Steps};
-pub use upkeep::{Upkeep, upkeep};
 pub use upkeep::GRACE;
+pub use upkeep::{Upkeep, upkeep};
 pub use writer::{Opened, Parts, Writer, salt};

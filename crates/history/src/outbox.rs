@@ -9,12 +9,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use vault::Listing;
 use vault::claim::{self, Epoch};
 use vault::format::{BuiltPart, Kind, PartName};
 use vault::read::Access;
 use vault::store::{DirOptions, DirStore};
 use vault::stream::State;
-use vault::Listing;
 
 /// What waits in memory at most, before it goes to the spool.
 const IN_MEMORY: u64 = 32 << 20;
@@ -81,12 +81,8 @@ impl Outbox {
         let store = DirStore::open(&dir, DirOptions { create: true, ..DirOptions::default() })?;
         let spool = Access { store: Arc::new(store), ..access.clone() };
         let newest = state.listing.segments.last().map_or((0, 0), |segment| (segment.to, segment.time));
-        let mut inner = Inner {
-            newest,
-            durable: newest,
-            durable_cut: state.newest_cut(),
-            ..Inner::default()
-        };
+        let mut inner =
+            Inner { newest, durable: newest, durable_cut: state.newest_cut(), ..Inner::default() };
         let outbox = Self {
             access,
             spool,
@@ -121,9 +117,10 @@ impl Outbox {
         }
         let useless = |name: &PartName| !fits || name.to <= newest.0;
         for object in &objects {
-            let stray = object.name.parse::<PartName>().map_or(true, |name| {
-                useless(&name) || spooled.strays.contains(&name)
-            });
+            let stray = object
+                .name
+                .parse::<PartName>()
+                .map_or(true, |name| useless(&name) || spooled.strays.contains(&name));
             if stray {
                 outbox.spool.store.delete(&object.name)?;
             }
@@ -187,7 +184,9 @@ impl Outbox {
         if can_wait {
             let (waited, timeout) = self
                 .freed
-                .wait_timeout_while(inner, PATIENCE, |inner| inner.queued + bytes > 2 * IN_MEMORY && !inner.fenced)
+                .wait_timeout_while(inner, PATIENCE, |inner| {
+                    inner.queued + bytes > 2 * IN_MEMORY && !inner.fenced
+                })
                 .unwrap_or_else(PoisonError::into_inner);
             inner = waited;
             if timeout.timed_out() {

@@ -61,11 +61,12 @@ pub fn write_point(
 ) -> Result<()> {
     let size = volume_size(access, chain)?;
     into.set_len(size).map_err(file("set the length of the image"))?;
-    let blocks = Merged::new(access, chain).map(|located| Ok(located?)).filter(|located: &Result<Located>| {
-        located.as_ref().map_or(true, |located| {
-            located.entry.block * SIZE < size && !(zeroed && located.entry.sealed_len() == 0)
-        })
-    });
+    let blocks =
+        Merged::new(access, chain).map(|located| Ok(located?)).filter(|located: &Result<Located>| {
+            located.as_ref().map_or(true, |located| {
+                located.entry.block * SIZE < size && !(zeroed && located.entry.sealed_len() == 0)
+            })
+        });
     write_blocks(access, blocks, into, workers, progress, steps)
 }
 
@@ -94,7 +95,11 @@ pub fn write_difference(
 }
 
 /// The blocks of the point of `then` that are not the same in the point of `now`, in order.
-pub fn difference(access: &Access, now: &[&Segment], then: &[&Segment]) -> impl Iterator<Item = Result<Located>> {
+pub fn difference(
+    access: &Access,
+    now: &[&Segment],
+    then: &[&Segment],
+) -> impl Iterator<Item = Result<Located>> {
     let mut now = Merged::new(access, now).peekable();
     let mut then = Merged::new(access, then).peekable();
     // What a run of zeros on either side still covers.

@@ -59,8 +59,10 @@ pub fn upkeep(
         return Ok(done);
     }
     let cuts = state.cuts();
-    let times: Vec<Timestamp> =
-        cuts.iter().map(|(_, time)| Timestamp::from_millisecond(*time as i64).unwrap_or(Timestamp::MAX)).collect();
+    let times: Vec<Timestamp> = cuts
+        .iter()
+        .map(|(_, time)| Timestamp::from_millisecond(*time as i64).unwrap_or(Timestamp::MAX))
+        .collect();
     let kept = keep.kept(&times, now);
     let mut points: BTreeSet<u64> =
         cuts.iter().zip(kept).filter(|(_, kept)| *kept).map(|((point, _), _)| *point).collect();
@@ -83,7 +85,12 @@ pub fn upkeep(
         .collect();
     // What a writer that was replaced left, or one that died half-way. What is at work now is newer than the newest point.
     names.extend(
-        state.listing.strays.iter().filter(|name| name.to <= newest && name.kind == Kind::Cut).map(ToString::to_string),
+        state
+            .listing
+            .strays
+            .iter()
+            .filter(|name| name.to <= newest && name.kind == Kind::Cut)
+            .map(ToString::to_string),
     );
     if names.is_empty() {
         return Ok(done);

@@ -14,7 +14,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-use vault::format::{BLOCK, Entry, Kind, PART_ENTRIES, PartBuilder, PartName, Salt, Sealed, Sealer, seal_block};
+use vault::format::{
+    BLOCK, Entry, Kind, PART_ENTRIES, PartBuilder, PartName, Salt, Sealed, Sealer, seal_block,
+};
 use vault::read::Access;
 use vault::stream::State;
 
@@ -75,7 +77,10 @@ pub struct Writer {
 /// Random bytes.
 pub fn salt() -> Salt {
     let mut salt = Salt::default();
-    #[expect(clippy::expect_used, reason = "without randomness nothing can be sealed; the kernel always has some")]
+    #[expect(
+        clippy::expect_used,
+        reason = "without randomness nothing can be sealed; the kernel always has some"
+    )]
     SystemRandom::new().fill(&mut salt).expect("the kernel's random numbers");
     salt
 }
@@ -173,7 +178,7 @@ impl Writer {
 
     /// Everything will be compared at the next cut.
     pub fn distrust(&mut self, why: &'static str) {
-        self.must_compare = Some(why);
+        self.must_compare.get_or_insert(why);
     }
 
     /// Why the next cut compares, if it does.

@@ -134,7 +134,11 @@ pub trait Driver: Send + Sync {
 
     /// Makes the volume in its home like [`Driver::create`], but with the content that `fill` writes into the new, empty image
     /// file. An interrupted one begins anew, or goes on if `fill` can.
-    fn import(&self, place: &Place<'_>, fill: &mut dyn FnMut(&File) -> std::result::Result<(), String>) -> Result<()> {
+    fn import(
+        &self,
+        place: &Place<'_>,
+        fill: &mut dyn FnMut(&File) -> std::result::Result<(), String>,
+    ) -> Result<()> {
         let _never = fill;
         Err(Error::Unsupported {
             what: format!("a volume of driver {} is not made of blocks", place.spec.kind()),

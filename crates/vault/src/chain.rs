@@ -47,7 +47,9 @@ pub fn reachable(segments: &[Segment]) -> BTreeSet<u64> {
 pub fn missing(segments: &[Segment], to: u64) -> String {
     let below: Vec<Segment> = segments.iter().filter(|segment| segment.to <= to).cloned().collect();
     let last = reachable(&below).last().copied().unwrap_or(0);
-    if last == to { return "nothing is missing".to_owned() }
+    if last == to {
+        return "nothing is missing".to_owned();
+    }
     let next = below.iter().filter(|s| s.from > last).map(|s| s.from).min();
     let end = next.unwrap_or(to);
     format!("no segment leads from point {last} to point {end}")

@@ -14,5 +14,5 @@ pub mod store;
 pub mod stream;
 pub mod url;
 
-pub use store::{Abilities, Ability, Created, Object, Store, StoreError, StoreResult};
 pub use segment::{Listing, Segment};
+pub use store::{Abilities, Ability, Created, Object, Store, StoreError, StoreResult};

@@ -61,7 +61,9 @@ pub fn plan(segments: &[Segment], kept: &BTreeSet<u64>, newest: u64, _now_ms: u6
             if spans.contains(&(from, *point)) {
                 continue;
             }
-            let Some(chain) = chain(segments, from, *point).filter(|chain| chain.len() >= 2) else { continue };
+            let Some(chain) = chain(segments, from, *point).filter(|chain| chain.len() >= 2) else {
+                continue;
+            };
             let merge: Vec<usize> = chain.into_iter().filter_map(index).collect();
             if merge.iter().any(|at| planned.contains(at)) {
                 continue;
@@ -82,15 +84,16 @@ pub fn plan(segments: &[Segment], kept: &BTreeSet<u64>, newest: u64, _now_ms: u6
     }
     let mut left: Vec<bool> = vec![true; segments.len()];
     for (at, segment) in segments.iter().enumerate() {
-        let covered = segments.iter().any(|other| {
-            other.spans(segment) && kept.range(segment.to..other.to).next().is_none()
-        });
+        let covered = segments
+            .iter()
+            .any(|other| other.spans(segment) && kept.range(segment.to..other.to).next().is_none());
         if covered {
             left[at] = false;
         }
     }
     // Never trust that alone.
-    let rest: Vec<Segment> = segments.iter().zip(&left).filter(|(_, left)| **left).map(|(s, _)| s.clone()).collect();
+    let rest: Vec<Segment> =
+        segments.iter().zip(&left).filter(|(_, left)| **left).map(|(s, _)| s.clone()).collect();
     let after = reachable(&rest);
     if kept.iter().all(|point| !reached.contains(point) || after.contains(point)) {
         plan.condemned = (0..segments.len()).filter(|at| !left[*at]).collect();

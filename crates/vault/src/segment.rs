@@ -77,12 +77,14 @@ impl Listing {
         }
         for mut parts in attempts.into_values() {
             parts.sort_by_key(|(name, _)| name.part);
-            let whole = parts.iter().enumerate().all(|(at, (name, _))| {
-                name.part as usize == at && name.last == (at + 1 == parts.len())
-            });
+            let whole = parts
+                .iter()
+                .enumerate()
+                .all(|(at, (name, _))| name.part as usize == at && name.last == (at + 1 == parts.len()));
             let first = parts[0].0;
             let void = listing.eras.iter().any(|era| era.epoch > first.epoch && first.to > era.after);
-            let twice = listing.segments.last().is_some_and(|last| (last.from, last.to) == (first.from, first.to));
+            let twice =
+                listing.segments.last().is_some_and(|last| (last.from, last.to) == (first.from, first.to));
             if !whole || void || twice {
                 listing.strays.extend(parts.iter().map(|(name, _)| *name));
                 continue;

@@ -93,10 +93,9 @@ impl Access {
         let gone: BTreeSet<&str> =
             state.condemned.iter().flat_map(|(_, list)| list.names.iter().map(String::as_str)).collect();
         let stream = self.stream;
-        state
-            .listing
-            .segments
-            .retain(|segment| segment.part_names(stream).all(|name| !gone.contains(name.to_string().as_str())));
+        state.listing.segments.retain(|segment| {
+            segment.part_names(stream).all(|name| !gone.contains(name.to_string().as_str()))
+        });
         state.snapshots.sort_by_key(|snapshot| snapshot.point);
         Ok(state)
     }
@@ -127,7 +126,12 @@ impl Access {
     ///
     /// # Errors
     /// When something can't be read or put; nothing is lost then.
-    pub fn merge(&self, chain: &[&Segment], run: u32, salts: &mut dyn FnMut() -> Salt) -> ReadResult<Segment> {
+    pub fn merge(
+        &self,
+        chain: &[&Segment],
+        run: u32,
+        salts: &mut dyn FnMut() -> Salt,
+    ) -> ReadResult<Segment> {
         self.merge_to(chain, run, salts, &mut |part| {
             self.store.create(&part.name.to_string(), part.body)?;
             Ok(())

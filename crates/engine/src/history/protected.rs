@@ -36,6 +36,8 @@ pub(crate) struct Protected {
     pub(crate) cutting: AtomicBool,
     /// The number of events of marks that were looked at and came from thawing alone.
     echo: AtomicU64,
+    /// Without marks: whether the volume has been compared since it was last in use.
+    compared_at_rest: AtomicBool,
     upkeep_at: Mutex<Option<Instant>>,
     upkeep_point: AtomicU64,
 }
@@ -117,6 +119,14 @@ impl Engine {
         matches!(linux::loopdev::find(&file), Ok(None))
     }
 
+    /// A loop device's number goes to someone else when it is gone.
+    pub(crate) fn unfollow_if_gone(&self, volume: &Volume, used: Option<InUse>) {
+        let Some(used) = used.filter(|_| volume.spec.protection.is_some()) else { return };
+        if self.image_file(volume).is_ok_and(|image| self.is_free(volume, &image)) {
+            self.histories.tracking.unfollow(used.device);
+        }
+    }
+
     /// What is needed to read and write the history of a volume.
     pub(crate) fn access(&self, id: VolumeId, vault: &model::VaultName) -> Result<Access> {
         let vault = self.vaults.open(vault)?;
@@ -158,8 +168,16 @@ impl Engine {
 
     /// Whether a cut would have anything in it; cheap, and errs towards yes.
     pub(crate) fn is_worth_cutting(&self, volume: &Volume, state: &Protected) -> bool {
+        let in_use = self.in_use_at(volume);
+        if in_use.is_some() {
+            state.compared_at_rest.store(false, Ordering::Relaxed);
+        }
         let Some(marks) = self.histories.tracking.marks(volume.id) else {
-            return self.histories.tracking.tracks() || self.compare_is_due(state);
+            // Nobody can change what is at rest without its being attached.
+            return match in_use {
+                Some(_) => self.histories.tracking.tracks() || self.compare_is_due(state),
+                None => !state.compared_at_rest.load(Ordering::Relaxed),
+            };
         };
         if lock(&state.outbox).is_none() || marks.overflowed() {
             return true;
@@ -175,7 +193,7 @@ impl Engine {
             state.echo.store(events, Ordering::Relaxed);
         }
         // Nothing has reached the device. Something may be in memory only; it is written out for the cut.
-        let Some(used) = self.in_use_at(volume) else { return false };
+        let Some(used) = in_use else { return false };
         self.histories.tracking.may_be_dirty(used.device)
     }
 
@@ -228,6 +246,7 @@ impl Engine {
         for (volume, _) in members {
             let image = self.image_file(volume)?;
             let here = self.in_use_at(volume);
+            self.histories.tracking.forget_broken(volume.id);
             if let Some(here) = &here {
                 let bytes = std::fs::metadata(&image).map_or(0, |metadata| metadata.len());
                 self.histories.tracking.protect(volume.id);
@@ -273,7 +292,11 @@ impl Engine {
         }
         let freezer = Freezes { engine: self, members };
         let bounds = Bounds { frozen: self.histories.settings.frozen, ..Bounds::default() };
-        Ok(history::cut(&mut lives, &freezer, &|| self.clock.now(), &bounds)?)
+        let cuts = history::cut(&mut lives, &freezer, &|| self.clock.now(), &bounds)?;
+        for (state, here) in states.iter().zip(&used) {
+            state.compared_at_rest.store(here.is_none(), Ordering::Relaxed);
+        }
+        Ok(cuts)
     }
 
     /// Puts what waits into the vault.

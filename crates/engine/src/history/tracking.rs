@@ -101,6 +101,21 @@ impl Tracking {
         }
     }
 
+    /// The device is not the volume's any more; the marks stay.
+    pub(crate) fn unfollow(&self, device: u64) {
+        let Some(tracker) = &self.tracker else { return };
+        if let Err(error) = tracker.unfollow(device) {
+            tracing::warn!(%error, "a device is still followed");
+        }
+    }
+
+    /// Begins anew with marks that are not the whole truth.
+    pub(crate) fn forget_broken(&self, id: VolumeId) {
+        if self.marks(id).is_some_and(|marks| marks.overflowed()) {
+            self.forget(id);
+        }
+    }
+
     /// Whether something of the file system on this device is only in memory; `true` if that can't be told.
     pub(crate) fn may_be_dirty(&self, device: u64) -> bool {
         let Some(stats) = &self.stats else { return true };

@@ -31,9 +31,11 @@ impl Engine {
         if volume.attachments.iter().all(&gone) {
             // A frozen file system can't be unmounted; with its last holder gone nothing will write to it.
             self.holds.release(volume.id);
+            let used = self.in_use_at(volume);
             self.with_driver(volume, "detach", STATE, |driver, place| driver.detach(place))?;
             self.fault(Fault::DetachUnmounted);
             self.set_path(volume.id, None);
+            self.unfollow_if_gone(volume, used);
         }
         self.drop_attachments(volume, gone)
     }

@@ -27,7 +27,9 @@ fn cuts(sandbox: &Sandbox, name: &str) -> Vec<(u64, Timestamp)> {
 #[track_caller]
 fn wait_for_cut(sandbox: &Sandbox, name: &str) {
     let since = now();
-    until("a newer cut", Duration::from_secs(30), || cuts(sandbox, name).last().is_some_and(|(_, time)| *time > since));
+    until("a newer cut", Duration::from_secs(30), || {
+        cuts(sandbox, name).last().is_some_and(|(_, time)| *time > since)
+    });
 }
 
 /// Moves money between accounts, so that the sum stays the same, until dropped.
@@ -35,7 +37,11 @@ struct Transfers(std::process::Child);
 
 impl Transfers {
     fn start(sandbox: &Sandbox, name: &str) -> Self {
-        sql(sandbox, name, "create table accounts as select n, 1000 as amount from generate_series(1, 500) n");
+        sql(
+            sandbox,
+            name,
+            "create table accounts as select n, 1000 as amount from generate_series(1, 500) n",
+        );
         let script = "do $$ declare a int; b int; begin loop a := 1 + random() * 499; b := 1 + random() * 499; \
                       update accounts set amount = amount - 7 where n = a; update accounts set amount = amount + 7 where n = b; \
                       commit; end loop; end $$";
@@ -100,7 +106,8 @@ fn a_dropped_table_comes_back_in_place_and_the_restore_can_be_undone() {
     // Not under a running database.
     let (_, told) = sandbox.fails(&["restore", "pgdata", "--at", &before.to_string(), "--yes"]);
     assert!(told.contains("in use"), "{told}");
-    let told = sandbox.json(&["restore", "pgdata", "--at", &before.to_string(), "--stop-containers", "--yes"]);
+    let told =
+        sandbox.json(&["restore", "pgdata", "--at", &before.to_string(), "--stop-containers", "--yes"]);
     let ready = || {
         until("PostgreSQL answers again", Duration::from_secs(60), || {
             let asked = ["exec", "pg", "psql", "-h", "/var/run/postgresql", "-qc", "select 1"];
@@ -155,6 +162,13 @@ impl Counter {
     }
 }
 
+/// Without Docker.
+fn create(sandbox: &Sandbox, name: &str, options: &[&str]) {
+    let mut words = vec!["volume", "create", name];
+    words.extend(options.iter().flat_map(|option| ["-o", option]));
+    sandbox.ok(&words);
+}
+
 fn mounted(sandbox: &Sandbox, name: &str) -> PathBuf {
     PathBuf::from(sandbox.ok(&["volume", "mount", name, "--id", "test"]).trim())
 }
@@ -168,7 +182,7 @@ fn counted(path: &std::path::Path) -> u64 {
 fn volumes_of_a_group_are_cut_at_one_instant() {
     let sandbox = alone();
     for name in ["left", "right"] {
-        sandbox.volume(name, &["size=64MiB", "protect=200ms", "group=shop"]);
+        create(&sandbox, name, &["size=64MiB", "protect=200ms", "group=shop"]);
     }
     let (left, right) = (mounted(&sandbox, "left"), mounted(&sandbox, "right"));
     let counter = Counter::start(vec![left.join("n"), right.join("n")]);
@@ -177,8 +191,11 @@ fn volumes_of_a_group_are_cut_at_one_instant() {
     });
     counter.stop();
     let times: BTreeSet<_> = cuts(&sandbox, "left").into_iter().map(|(_, time)| time).collect();
-    let both: Vec<_> =
-        cuts(&sandbox, "right").into_iter().map(|(_, time)| time).filter(|time| times.contains(time)).collect();
+    let both: Vec<_> = cuts(&sandbox, "right")
+        .into_iter()
+        .map(|(_, time)| time)
+        .filter(|time| times.contains(time))
+        .collect();
     assert!(both.len() > 4, "{both:?}");
     for (at, time) in both.iter().enumerate().skip(2).step_by(3) {
         let mut values = Vec::new();
@@ -201,7 +218,7 @@ fn killed_at_every_step_of_a_history_under_load() {
         let mut sandbox = sandbox();
         sandbox.configure("[history]\nprotect = \"off\"\nupkeep = \"1s\"\ngrace = \"1s\"\n");
         sandbox.start();
-        sandbox.volume("data", &["size=64MiB", "protect=100ms", "keep=1s:10s,10s:1m"]);
+        create(&sandbox, "data", &["size=64MiB", "protect=100ms", "keep=1s:10s,10s:1m"]);
         let path = mounted(&sandbox, "data");
         let counter = Counter::start(vec![path.join("n")]);
         wait_for_cut(&sandbox, "data");

@@ -42,7 +42,10 @@ fn id(sandbox: &Sandbox, name: &str) -> String {
 
 /// Mounts and loop devices that belong to the sandbox.
 fn in_kernel(sandbox: &Sandbox) -> (usize, usize) {
-    let mounts = linux::mounts::below(&sandbox.state()).expect("mounts").len();
+    // What tracks changed blocks is pinned there, and outlives the daemon on purpose.
+    let tracking = sandbox.state().join("bpf");
+    let mounts = linux::mounts::below(&sandbox.state()).expect("mounts");
+    let mounts = mounts.iter().filter(|mount| mount.target != tracking).count();
     let loops = linux::loopdev::list().expect("loop devices");
     let own = loops.iter().filter(|device| device.backing_file.starts_with(sandbox.state())).count();
     (mounts, own)

@@ -1,8 +1,8 @@
 //! Images that are not made empty: from a history, or from another image.
 
+use super::ImageDriver;
 use super::attach::{E2FSCK, REPAIR, mount_options};
 use super::files::{Files, failed};
-use super::ImageDriver;
 use crate::{Error, Place, Result};
 use linux::command::{CommandError, Tool};
 use linux::loopdev::{self, LoopOptions};
@@ -76,11 +76,8 @@ impl ImageDriver {
 }
 
 fn mount_once(image: &Image, copy: &Path, at: &Path) -> Result<()> {
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .open(copy)
-        .map_err(|source| failed("open", copy, source))?;
+    let file =
+        File::options().read(true).write(true).open(copy).map_err(|source| failed("open", copy, source))?;
     let options = LoopOptions { read_only: false, direct_io: true, block_size: 512 };
     let (device, _) = loopdev::find_or_attach(&file, copy, &options)?;
     let (flags, data) = mount_options(image, false);

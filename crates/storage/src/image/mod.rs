@@ -9,8 +9,8 @@
 //! holders see, so that a new volume is empty and `lost+found` is out of the way.
 
 mod attach;
-mod files;
 mod copy;
+mod files;
 mod make;
 
 use crate::{Attached, Devices, Driver, Error, Observation, Place, Problem, Result, Usage};

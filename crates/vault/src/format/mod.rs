@@ -9,7 +9,8 @@ mod table;
 
 pub use name::{BadName, EraName, Kind, PartName, StreamId};
 pub use part::{
-    BuiltPart, PartBuilder, Sealed, Trailer, check_whole, is_zero, open_table, read_trailer, seal_block, table_range,
+    BuiltPart, PartBuilder, Sealed, Trailer, check_whole, is_zero, open_table, read_trailer, seal_block,
+    table_range,
 };
 pub use seal::{Hash, Keys, Salt, SealError, Sealer, Unsealer, open_object, seal_object};
 pub use table::{Content, Entry, Table};
@@ -30,7 +31,9 @@ pub enum FormatError {
     #[error("not an object of this format: {0}")]
     Foreign(&'static str),
     /// Written by a later Everhold.
-    #[error("its format has version {0}, which this Everhold (version {VERSION}) can't read; use a newer one")]
+    #[error(
+        "its format has version {0}, which this Everhold (version {VERSION}) can't read; use a newer one"
+    )]
     Later(u16),
     /// Bytes are missing or wrong.
     #[error("damaged: {0}")]

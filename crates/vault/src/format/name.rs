@@ -29,7 +29,11 @@ impl FromStr for StreamId {
     fn from_str(text: &str) -> Result<Self, BadName> {
         let bad = || BadName(text.to_owned());
         (text.len() == 32).then_some(()).ok_or_else(bad)?;
-        u128::from_str_radix(text, 16).ok().filter(|_| is_lower_hex(text)).map(|id| Self(id.to_be_bytes())).ok_or_else(bad)
+        u128::from_str_radix(text, 16)
+            .ok()
+            .filter(|_| is_lower_hex(text))
+            .map(|id| Self(id.to_be_bytes()))
+            .ok_or_else(bad)
     }
 }
 
@@ -79,7 +83,10 @@ impl fmt::Display for PartName {
         let Self { stream, from, to, time, epoch, run, part, .. } = self;
         let kind = if self.kind == Kind::Cut { 'c' } else { 'p' };
         let end = if self.last { 'e' } else { 'm' };
-        write!(f, "h/{stream}/s/{to:016x}-{from:016x}-{time:012x}-{epoch:08x}-{run:08x}-{kind}-{part:06x}{end}")
+        write!(
+            f,
+            "h/{stream}/s/{to:016x}-{from:016x}-{time:012x}-{epoch:08x}-{run:08x}-{kind}-{part:06x}{end}"
+        )
     }
 }
 

@@ -175,7 +175,14 @@ impl PartBuilder {
     }
 
     /// The finished part. `salt` must be random, and never be used again.
-    pub fn build(self, keys: &Keys, vault: &[u8; 16], name: PartName, volume_size: u64, salt: Salt) -> BuiltPart {
+    pub fn build(
+        self,
+        keys: &Keys,
+        vault: &[u8; 16],
+        name: PartName,
+        volume_size: u64,
+        salt: Salt,
+    ) -> BuiltPart {
         let Self { mut data, table, end } = self;
         let header = header_fields(vault, &name);
         data[..HEADER_FIELDS].copy_from_slice(&header);
@@ -240,7 +247,9 @@ pub fn read_trailer(tail: &[u8], total: u64) -> Result<Trailer, FormatError> {
         return Err(FormatError::Damaged("it is cut off"));
     };
     let trailer = &tail[at..];
-    if trailer[TRAILER - 8..] != *END_MAGIC || u64::from_le_bytes(array(&trailer[TRAILER - 16..TRAILER - 8])) != total {
+    if trailer[TRAILER - 8..] != *END_MAGIC
+        || u64::from_le_bytes(array(&trailer[TRAILER - 16..TRAILER - 8])) != total
+    {
         return Err(FormatError::Damaged("its end is not where it should be"));
     }
     let read = Trailer {
@@ -291,7 +300,12 @@ pub fn open_table(
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn check_whole(keys: &Keys, vault: &[u8; 16], name: &PartName, body: &[u8]) -> Result<(Trailer, Table), FormatError> {
+pub fn check_whole(
+    keys: &Keys,
+    vault: &[u8; 16],
+    name: &PartName,
+    body: &[u8],
+) -> Result<(Trailer, Table), FormatError> {
     let header = body.get(..HEADER).ok_or(FormatError::Damaged("it is cut off"))?;
     if header[..8] != *MAGIC {
         return Err(FormatError::Foreign("it has another magic number"));
@@ -315,7 +329,8 @@ pub fn check_whole(keys: &Keys, vault: &[u8; 16], name: &PartName, body: &[u8]) 
         return Err(FormatError::Damaged("the hash of the whole"));
     }
     let range = table_range(&trailer);
-    let sealed = body.get(range.start as usize..range.end as usize).ok_or(FormatError::Damaged("it is cut off"))?;
+    let sealed =
+        body.get(range.start as usize..range.end as usize).ok_or(FormatError::Damaged("it is cut off"))?;
     let table = open_table(keys, vault, name, &trailer, sealed)?;
     Ok((trailer, table))
 }

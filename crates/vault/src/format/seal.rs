@@ -206,7 +206,8 @@ impl Unsealer {
         self.buffer.clear();
         self.buffer.extend_from_slice(sealed);
         let aad = bound_to(&self.stream, block, *compressed);
-        let opened = key.open_in_place(nonce(*count), Aad::from(aad), &mut self.buffer).map_err(|_| SealError)?;
+        let opened =
+            key.open_in_place(nonce(*count), Aad::from(aad), &mut self.buffer).map_err(|_| SealError)?;
         if *compressed {
             let len = self.decompressor.decompress(&mut content[..], opened).map_err(|_| SealError)?;
             if len != BLOCK {
