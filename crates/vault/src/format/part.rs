@@ -263,7 +263,9 @@ pub fn read_trailer(tail: &[u8], total: u64) -> Result<Trailer, FormatError> {
     };
     let fits = read.table_len <= LONGEST_TABLE
         && read.table_at >= HEADER as u64
-        && read.table_at.checked_add(read.table_len.into()) == total.checked_sub(TRAILER as u64);
+        && total
+            .checked_sub(TRAILER as u64)
+            .is_some_and(|table_end| read.table_at.checked_add(read.table_len.into()) == Some(table_end));
     if fits { Ok(read) } else { Err(FormatError::Damaged("its trailer makes no sense")) }
 }
 
