@@ -4,6 +4,7 @@
 
 use crate::v1::VolumeState;
 use engine::{Engine, Hold};
+use jiff::Timestamp;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -21,6 +22,7 @@ use std::time::Duration;
 pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 type Bytes = Gauge<u64, AtomicU64>;
+type Seconds = Gauge<f64, AtomicU64>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct VerbLabels {
@@ -43,6 +45,12 @@ struct VolumeLabels {
     volume: String,
     driver: String,
     pool: String,
+}
+
+/// The driver is always the same: only one has histories.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HistoryLabels {
+    volume: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -88,6 +96,7 @@ impl Metrics {
     pub(crate) fn encode(&self, engine: &Engine) -> Result<String, fmt::Error> {
         let mut seen = Registry::with_prefix("everhold");
         see_volumes(&mut seen, engine);
+        see_histories(&mut seen, engine);
         see_pools(&mut seen, engine);
         let mut text = String::new();
         encode_registry(&mut text, &self.registry)?;
@@ -143,6 +152,39 @@ fn see_volumes(registry: &mut Registry, engine: &Engine) {
     ] {
         registry.register_with_unit(name, help, unit, family);
     }
+}
+
+/// Volumes without a history have no numbers here; what is not known yet has none either.
+fn see_histories(registry: &mut Registry, engine: &Engine) {
+    let [newest, behind, freeze] = std::array::from_fn(|_| Family::<HistoryLabels, Seconds>::default());
+    let waiting = Family::<HistoryLabels, Bytes>::default();
+    let now = engine.now();
+    for volume in engine.volumes() {
+        let Some(status) = engine.protection_status(&volume.name) else { continue };
+        let labels = HistoryLabels { volume: volume.name.to_string() };
+        let late = status.behind_since.map_or(0.0, |since| now.duration_since(since).as_secs_f64().max(0.0));
+        behind.get_or_create(&labels).set(late);
+        waiting.get_or_create(&labels).set(status.waiting.1);
+        if let Some((_, at)) = status.newest {
+            newest.get_or_create(&labels).set(at.duration_since(Timestamp::UNIX_EPOCH).as_secs_f64());
+        }
+        if let Some(frozen) = status.last_freeze {
+            freeze.get_or_create(&labels).set(frozen.as_secs_f64());
+        }
+    }
+    for (name, help, family) in [
+        ("history_newest_cut_timestamp", "When the newest cut was that is durable in the vault", newest),
+        (
+            "history_behind",
+            "How long there have been changes that no durable cut has; 0: there are none",
+            behind,
+        ),
+        ("history_last_freeze", "How long writers waited in the last cut", freeze),
+    ] {
+        registry.register_with_unit(name, help, Unit::Seconds, family);
+    }
+    let help = "What has been cut and waits for the vault";
+    registry.register_with_unit("history_waiting", help, Unit::Bytes, waiting);
 }
 
 fn see_pools(registry: &mut Registry, engine: &Engine) {
