@@ -3,8 +3,8 @@
 use crate::v1::{
     Attach, Attached, CloneVolume, Create, Destroyed, Detached, Grow, History, Holders, Labels, PoolReleased,
     Pools, Problem, Protect, Protected, Protections, Rename, Restore, RestoreCut, RestoredCut, Snapshot,
-    SnapshotCreate, Status, Trash, Usage, Usages, VaultAdd, VaultAdded, VaultChecked, VaultForgotten,
-    VaultKit, Vaults, Verified, Verify, VolumeChanged, VolumeDetail, VolumeRemoved, Volumes,
+    SnapshotCreate, Snapshots, Status, Trash, Usage, Usages, VaultAdd, VaultAdded, VaultChecked,
+    VaultForgotten, VaultKit, Vaults, Verified, Verify, VolumeChanged, VolumeDetail, VolumeRemoved, Volumes,
 };
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -274,6 +274,11 @@ impl Client {
     /// `GET /v1/volumes/{name}/history`
     pub async fn history(&self, name: &str) -> Result<History> {
         self.get(&volume(name, "/history")).await
+    }
+
+    /// `GET /v1/volumes/{name}/snapshots`
+    pub async fn snapshots(&self, name: &str) -> Result<Snapshots> {
+        self.get(&volume(name, "/snapshots")).await
     }
 
     /// `POST /v1/volumes/{name}/snapshots`

@@ -47,7 +47,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(histories::list))
         .routes(routes!(histories::protect, histories::unprotect))
         .routes(routes!(histories::history))
-        .routes(routes!(histories::create_snapshot))
+        .routes(routes!(histories::snapshots, histories::create_snapshot))
         .routes(routes!(histories::remove_snapshot))
         .routes(routes!(histories::restore))
         .routes(routes!(histories::clone))

@@ -6,7 +6,7 @@ use crate::problem::invalid;
 use crate::state::AppState;
 use crate::v1::{
     CloneVolume, History, Problem, Protect, Protected, ProtectionStatus, Protections, RestoreCut,
-    RestoredCut, Snapshot, SnapshotCreate, Verified, Verify,
+    RestoredCut, Snapshot, SnapshotCreate, Snapshots, Verified, Verify,
 };
 use axum::Json;
 use axum::extract::State;
@@ -100,6 +100,18 @@ pub(crate) async fn history(
 ) -> Result<Json<History>, Problem> {
     let name: VolumeName = parse(&name)?;
     state.call("history", move |engine| engine.history(&name)).await.map(|history| Json(history.into()))
+}
+
+/// The named cuts of a volume, oldest first.
+#[utoipa::path(get, path = "/v1/volumes/{name}/snapshots", tag = "histories", operation_id = "list_snapshots",
+    params(("name" = String, Path, description = "The volume's name")),
+    responses((status = 200, body = Snapshots), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn snapshots(
+    State(state): State<AppState>,
+    Segments(name): Segments<String>,
+) -> Result<Json<Snapshots>, Problem> {
+    let name: VolumeName = parse(&name)?;
+    state.call("snapshots", move |engine| engine.history(&name)).await.map(|history| Json(history.into()))
 }
 
 /// Cut now, and name the cut.

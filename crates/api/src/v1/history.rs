@@ -140,6 +140,33 @@ pub struct Snapshot {
     pub cut: Option<Cut>,
 }
 
+/// A cut and one of its names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NamedCut {
+    /// The name.
+    pub name: String,
+    /// The cut.
+    pub cut: Cut,
+}
+
+/// The named cuts of a volume, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Snapshots {
+    /// The snapshots; a cut with two names is there twice.
+    pub snapshots: Vec<NamedCut>,
+}
+
+impl From<engine::Timeline> for Snapshots {
+    fn from(timeline: engine::Timeline) -> Self {
+        let named = |cut: engine::CutView| {
+            let cut = Cut::from(cut);
+            let names = cut.snapshots.clone();
+            names.into_iter().map(move |name| NamedCut { name, cut: cut.clone() })
+        };
+        Self { snapshots: timeline.cuts.into_iter().flat_map(named).collect() }
+    }
+}
+
 /// A cut to go back to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

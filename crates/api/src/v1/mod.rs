@@ -16,8 +16,8 @@ mod vault;
 mod volume;
 
 pub use history::{
-    CloneVolume, Cut, Gap, History, Protect, Protected, ProtectionStatus, Protections, RestoreCut,
-    RestoredCut, Snapshot, SnapshotCreate, Verified, Verify,
+    CloneVolume, Cut, Gap, History, NamedCut, Protect, Protected, ProtectionStatus, Protections, RestoreCut,
+    RestoredCut, Snapshot, SnapshotCreate, Snapshots, Verified, Verify,
 };
 pub use holders::{Container, Holders, Process};
 pub use pairs::Pairs;
