@@ -62,8 +62,11 @@ pub(crate) async fn inspect(
     State(state): State<AppState>,
     Name(name): Name,
 ) -> Result<Json<VolumeDetail>, Problem> {
-    let inspection = state.call("inspect", move |engine| engine.inspect(&name)).await?;
-    Ok(Json(inspection.into()))
+    let detail = state.call("inspect", move |engine| {
+        let inspection = engine.inspect(&name)?;
+        Ok(VolumeDetail::of(inspection, engine.protection_status(&name)))
+    });
+    detail.await.map(Json)
 }
 
 /// Move a volume to the trash, from where it can be restored until it expires.

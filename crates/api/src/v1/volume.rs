@@ -1,5 +1,6 @@
 //! Volumes, and the answers of the verbs that change them.
 
+use super::ProtectionStatus;
 use jiff::Timestamp;
 use model::{HolderKind, Intent};
 use serde::{Deserialize, Serialize};
@@ -290,14 +291,17 @@ pub struct VolumeDetail {
     pub direct_io: Option<bool>,
     /// Whether its writers are held because the pool is full.
     pub held: bool,
+    /// How its history is doing. `null`: it has none.
+    #[serde(default)]
+    pub protection: Option<ProtectionStatus>,
     /// What its user should know.
     pub notes: Vec<String>,
     /// What is wrong with it.
     pub problems: Vec<Finding>,
 }
 
-impl From<engine::Inspection> for VolumeDetail {
-    fn from(inspection: engine::Inspection) -> Self {
+impl VolumeDetail {
+    pub(crate) fn of(inspection: engine::Inspection, protection: Option<engine::ProtectionStatus>) -> Self {
         let seen = inspection.seen;
         Self {
             volume: Volume::of(&inspection.volume, seen.path.as_deref()),
@@ -305,6 +309,7 @@ impl From<engine::Inspection> for VolumeDetail {
             device: seen.device.map(|device| device.display().to_string()),
             direct_io: seen.direct_io,
             held: inspection.held,
+            protection: protection.map(|status| ProtectionStatus::of(&inspection.volume.name, status)),
             notes: seen.notes,
             problems: seen.problems.into_iter().map(|p| Finding { what: p.what, next: p.next }).collect(),
         }
