@@ -6,6 +6,7 @@ extern crate everhold_api as api;
 
 mod abuse;
 mod errors;
+mod histories;
 mod routes;
 mod server;
 mod vaults;
