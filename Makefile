@@ -32,7 +32,7 @@ test: ## Everything: unit, property, conformance, real-kernel and real-Docker te
 	scripts/qemu.sh build
 	cargo test --workspace --locked --no-fail-fast $(AS_ROOT)
 
-demo: ## The story: a database outlives its container and its volume's removal (KEEP=1 leaves it running)
+demo: ## The story: a database outlives its container, a dropped table and its volume (KEEP=1 leaves it running)
 	scripts/demo.sh
 
 bench: ## Measure, side by side with Docker's local driver and a host directory

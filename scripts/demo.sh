@@ -236,23 +236,40 @@ play() {
     run everhold volume usage "$volume"
   fi
 
-  title 'Act 2: the same without a volume'
+  if [[ $driver != local ]]; then
+    title 'Act 2: a table dropped on the running database'
+    local before
+    say '  The rows are there, and every second a cut of the volume is made:'
+    sleep 3
+    run everhold history "$volume"
+    before=$(date --utc +%Y-%m-%dT%H:%M:%S.%NZ)
+    sleep 2
+    run docker exec "$pg" psql --username postgres --quiet --command 'DROP TABLE story'
+    check one '2. table dropped' "$pg" none
+    say '  Back to two seconds before; the container is stopped and started again:'
+    run everhold restore "$volume" --at "$before" --stop-containers --yes
+    wait_for 60 "answer of PostgreSQL in $pg" docker exec "$pg" pg_isready --quiet --username postgres
+    check one '2. restored to two seconds before' "$pg" all
+    run everhold status
+  fi
+
+  title 'Act 3: the same without a volume'
   start_database "$bare"
   write_and_destroy two "$bare"
   say '  A new container:'
   start_database "$bare"
-  check two '2. container destroyed, no volume' "$bare" none
+  check two '3. container destroyed, no volume' "$bare" none
   run docker rm --force "$bare"
 
   if [[ $driver != local ]]; then
-    title 'Act 3: the volume itself is removed'
+    title 'Act 4: the volume itself is removed'
     run docker rm --force "$pg"
     run docker volume rm "$volume"
     run everhold trash ls
     run everhold trash restore "$volume"
     run everhold volume inspect "$volume"
     start_database "$pg" "${mount[@]}"
-    check one '3. volume removed, restored from the trash' "$pg" all
+    check one '4. volume removed, restored from the trash' "$pg" all
   fi
 
   title 'What was found'

@@ -76,6 +76,7 @@ impl Engine {
         let histories = Histories::new(settings.history.clone(), tracking, crate::history::steps(faults));
         settings.make_directories()?;
         let lock = take_lock(&settings)?;
+        histories.tracking.begin();
         // Nobody but root may reach a set-user-ID file that a container wrote.
         make_dir(&settings.mountpoints(), 0o700)?;
         let pools = settings.pools.iter().map(Pool::new).collect();

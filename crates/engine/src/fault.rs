@@ -46,8 +46,8 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Every fault point of the engine's own; those of a history are [`history::Step::ALL`].
-    pub const ALL: [Self; 18] = [
+    /// Every fault point of the lifecycle; those of a history are [`history::Step::ALL`].
+    pub const ALL: [Self; 16] = [
         Self::CreateRecorded,
         Self::CreateHome,
         Self::CreateMade,
@@ -64,14 +64,16 @@ impl Fault {
         Self::DestroyRecorded,
         Self::DestroyData,
         Self::DestroyHome,
-        Self::RestorePointRecorded,
-        Self::RestorePointWritten,
     ];
+
+    /// Those of a restore in place.
+    pub const OF_RESTORE: [Self; 2] = [Self::RestorePointRecorded, Self::RestorePointWritten];
 
     /// The fault point with this name, as [`std::fmt::Debug`] prints it.
     pub fn named(name: &str) -> Option<Self> {
         let step = || history::Step::named(name).map(Self::History);
-        Self::ALL.into_iter().find(|fault| format!("{fault:?}") == name).or_else(step)
+        let mut all = Self::ALL.into_iter().chain(Self::OF_RESTORE);
+        all.find(|fault| format!("{fault:?}") == name).or_else(step)
     }
 }
 
@@ -104,7 +106,7 @@ mod tests {
 
     #[test]
     fn every_point_has_its_name() {
-        for fault in Fault::ALL {
+        for fault in Fault::ALL.into_iter().chain(Fault::OF_RESTORE) {
             assert_eq!(Fault::named(&format!("{fault:?}")), Some(fault));
         }
         assert_eq!(Fault::named("Nowhere"), None);

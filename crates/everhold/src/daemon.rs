@@ -189,15 +189,9 @@ fn open(config: &Config, containers: Arc<dyn Containers>) -> Result<Arc<Engine>,
 }
 
 fn tracking(settings: &engine::Settings) -> Result<Arc<Tracking>, Problem> {
-    let made = std::fs::create_dir_all(&settings.state)
-        .map_err(|error| failed("the state directory", &error, "make it writable"));
-    made?;
-    let tracking = Tracking::open(&settings.history.tracking)
-        .map_err(|error| failed("threads", &error, "raise the limit of tasks"))?;
-    if tracking.method() != "tracking" {
-        tracing::warn!(method = tracking.method(), "changed blocks are not tracked");
-    }
-    Ok(Arc::new(tracking))
+    Tracking::at(&settings.history.tracking)
+        .map(Arc::new)
+        .map_err(|error| failed("threads", &error, "raise the limit of tasks"))
 }
 
 /// Done when the daemon stops.

@@ -56,6 +56,8 @@ pub struct Live<'a> {
     pub mountpoint: Option<&'a Path>,
     /// Whether nobody has begun to use the volume.
     pub is_free: &'a dyn Fn() -> bool,
+    /// Blocks that thawing writes: alone they are not worth a cut.
+    pub echo: std::ops::Range<u64>,
 }
 
 /// What a cut was.
@@ -121,6 +123,9 @@ fn attempt_cut(
     for live in lives.iter_mut() {
         before.push(live.prepare(bounds, rest)?);
     }
+    if lives.iter().all(Live::is_unchanged) {
+        return Ok(lives.iter().map(|_| None).collect());
+    }
     let begun = Instant::now();
     let mut frozen = Vec::new();
     let mut taken: Vec<Rest> = Vec::new();
@@ -166,7 +171,7 @@ fn attempt_cut(
     let time = u64::try_from(instant.as_millisecond()).unwrap_or(0);
     let time = lives.iter().map(|live| live.writer.time + 1).fold(time, u64::max);
     for ((live, rest), before) in lives.iter_mut().zip(&taken).zip(before) {
-        if !live.writer.has_pending() && live.writer.point > 0 {
+        if live.has_only_echo() {
             cuts.push(None);
             continue;
         }
@@ -180,6 +185,10 @@ fn attempt_cut(
         }));
     }
     Ok(cuts)
+}
+
+fn within(range: &Range<u64>, other: &Range<u64>) -> bool {
+    other.start <= range.start && range.end <= other.end
 }
 
 /// What was copied in a freeze.
@@ -207,7 +216,8 @@ impl Live<'_> {
         for round in 0..ROUNDS {
             let dirty = changes.dirty();
             let blocks = count(&dirty);
-            if blocks == 0 || (round > 0 && (blocks <= rest || blocks > last / 4 * 3)) {
+            let only_echo = dirty.iter().all(|range| within(range, &self.echo));
+            if only_echo || (round > 0 && (blocks <= rest || blocks > last / 4 * 3)) {
                 break;
             }
             last = blocks;
@@ -263,6 +273,19 @@ impl Live<'_> {
         };
         changes.mark_if_any(&left);
         Ok(Rest { blocks, left: count(&left), size, events: changes.events() })
+    }
+
+    /// Whether nothing is held for the next cut but what thawing wrote.
+    fn has_only_echo(&self) -> bool {
+        self.writer.point > 0 && self.writer.holds_only(&self.echo)
+    }
+
+    /// Whether a cut would have nothing in it, now that all has been written out.
+    fn is_unchanged(&self) -> bool {
+        let marked = |changes: &dyn Changes| {
+            changes.is_broken() || changes.dirty().iter().any(|range| !within(range, &self.echo))
+        };
+        self.has_only_echo() && self.changes.is_none_or(|changes| !marked(changes))
     }
 
     /// Whether nobody wrote to a volume that was not in use.

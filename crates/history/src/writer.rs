@@ -196,9 +196,9 @@ impl Writer {
         (self.point, self.time)
     }
 
-    /// Whether blocks have been taken that no point has yet.
-    pub fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
+    /// Whether no other blocks than these have been taken that no point has yet.
+    pub(crate) fn holds_only(&self, blocks: &Range<u64>) -> bool {
+        self.pending.values().all(|(entry, _)| blocks.start <= entry.block && entry.end() <= blocks.end)
     }
 
     /// The stream.

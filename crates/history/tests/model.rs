@@ -203,7 +203,8 @@ impl World {
         self.now += 1000;
         let now = self.now;
         let writer = self.writer.as_mut().unwrap();
-        let mut lives = [Live { writer, changes: Some(&self.marks), mountpoint: None, is_free: &|| true }];
+        let mut lives =
+            [Live { writer, changes: Some(&self.marks), mountpoint: None, is_free: &|| true, echo: 0..0 }];
         let clock = || Timestamp::from_millisecond(now as i64).unwrap();
         match cut(&mut lives, &NotFrozen, &clock, &Bounds::default()) {
             Ok(cuts) => {

@@ -288,6 +288,7 @@ impl Engine {
                 changes: marks[*at].as_ref().map(|marks| marks as &dyn Changes),
                 mountpoint: here.as_ref().map(|here| here.mountpoint.as_path()),
                 is_free: free,
+                echo: echo(&members[*at].0),
             });
         }
         let freezer = Freezes { engine: self, members };
@@ -342,8 +343,13 @@ impl Engine {
 /// Whether these marks are what thawing itself leaves: ext4 writes its superblock then, to say that it is in use again. Whatever
 /// else changes in an ext4 changes other blocks too, if only those of the journal.
 fn is_echo(volume: &Volume, dirty: &[std::ops::Range<u64>]) -> bool {
+    let echo = echo(volume);
+    dirty.iter().all(|range| echo.start <= range.start && range.end <= echo.end)
+}
+
+fn echo(volume: &Volume) -> std::ops::Range<u64> {
     let ext4 = matches!(&volume.spec.driver, DriverSpec::Image(image) if image.fs == FsKind::Ext4);
-    dirty.is_empty() || (ext4 && *dirty == [0..1])
+    if ext4 { 0..1 } else { 0..0 }
 }
 
 /// Freezes for a cut: with the guard, and with no verb at work on the volume.

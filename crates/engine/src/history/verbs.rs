@@ -21,6 +21,25 @@ fn timestamp(ms: u64) -> Timestamp {
     i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or(Timestamp::MAX)
 }
 
+/// Where cuts were made and are missing, although retention would still have them: they were merged while the vault was away.
+/// That there was nothing to cut is no gap.
+fn gaps(cuts: &[CutView], protection: &Protection, now: Timestamp) -> Vec<Gap> {
+    let Some(youngest) = protection.keep.tiers().first() else { return Vec::new() };
+    let usual = youngest.interval().duration().max(protection.interval.duration());
+    let gap = |pair: &[CutView]| {
+        let [before, after] = pair else { return None };
+        let apart = after.time.duration_since(before.time).unsigned_abs();
+        let young = now.duration_since(before.time).unsigned_abs() < youngest.span().duration();
+        let missing = after.point - before.point > 2;
+        (missing && young && apart > 3 * usual).then(|| Gap {
+            from: before.time,
+            to: after.time,
+            why: "cuts were merged while the vault was slow or absent".to_owned(),
+        })
+    };
+    cuts.windows(2).filter_map(gap).collect()
+}
+
 impl Engine {
     /// Protects a volume from now on, or changes how; `None` ends it. What is in the vault stays there.
     ///
@@ -129,7 +148,7 @@ impl Engine {
             });
         }
         let stored = state.listing.segments.iter().map(vault::Segment::size).sum();
-        let gaps: Vec<Gap> = Vec::new();
+        let gaps = gaps(&cuts, &protection, self.clock.now());
         Ok(Timeline { vault: protection.vault, cuts, stored, gaps })
     }
 

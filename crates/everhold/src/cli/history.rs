@@ -78,6 +78,37 @@ impl ProtectArgs {
     }
 }
 
+/// How the histories of all volumes are doing.
+pub async fn protection(session: &Session) -> Outcome {
+    let protection = session.client.protection().await?;
+    session.out.show(&protection, |out| {
+        let mut table =
+            Table::new(["VOLUME", "VAULT", "EVERY", "NEWEST", "AGE", "WAITING", "FREEZE", "STATE"]);
+        let now = SystemClock.now();
+        for volume in &protection.volumes {
+            let word = |text: &Option<String>| text.clone().unwrap_or_default();
+            table.row([
+                volume.name.clone(),
+                word(&volume.protection.vault),
+                word(&volume.protection.interval),
+                volume.newest_cut.map_or_else(String::new, |cut| format!("#{cut}")),
+                volume.newest_time.map_or_else(String::new, |at| span(at, now)),
+                volume.waiting.to_string(),
+                volume.last_freeze_ms.map_or_else(String::new, |ms| format!("{ms}ms")),
+                volume.trouble.clone().unwrap_or_else(|| volume.method.clone()),
+            ]);
+        }
+        out.table(&table, "No volume is protected.");
+        if !protection.unprotected.is_empty() {
+            out.line(&format!(
+                "Without a history: {} (`everhold protect VOLUME`)",
+                protection.unprotected.join(", ")
+            ));
+        }
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// The cuts that a volume can be brought back to
 #[derive(Debug, Args)]
 pub struct HistoryArgs {

@@ -65,6 +65,8 @@ enum Command {
     #[command(subcommand)]
     Trash(trash::Command),
     Protect(history::ProtectArgs),
+    /// How the histories of all volumes are doing
+    Protection,
     History(history::HistoryArgs),
     #[command(subcommand)]
     Snapshot(history::SnapshotCommand),
@@ -128,6 +130,7 @@ pub fn run() -> ExitCode {
         Command::Volume(command) => online(command.run(&session)),
         Command::Trash(command) => online(command.run(&session)),
         Command::Protect(command) => online(command.run(&session)),
+        Command::Protection => online(history::protection(&session)),
         Command::History(command) => online(command.run(&session)),
         Command::Snapshot(command) => online(command.run(&session)),
         Command::Restore(command) => online(command.run(&session)),

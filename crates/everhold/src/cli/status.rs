@@ -2,16 +2,17 @@
 
 use super::vault::standing;
 use super::{Outcome, Session};
-use crate::output::human::{span, time};
+use crate::output::human::{size, span, time};
 use crate::output::progress::waiting;
 use crate::output::{Tone, plain};
-use api::v1::VaultState;
+use api::v1::{ProtectionStatus, VaultState};
 use engine::{Clock, SystemClock};
 use std::process::ExitCode;
 
 /// The daemon at a glance.
 pub async fn run(session: &Session) -> Outcome {
     let status = waiting("asking the daemon", session.client.status()).await?;
+    let protection = session.client.protection().await?;
     session.out.show(&status, |out| {
         let up = span(status.started, SystemClock.now());
         let line = |key: &str, value: String| {
@@ -41,6 +42,14 @@ pub async fn run(session: &Session) -> Outcome {
                 line("", out.tone(&plain(text), Tone::Warn));
             }
         }
+        for volume in &protection.volumes {
+            let (text, tone) = protected(volume);
+            line("history", format!("{}: {}", volume.name, out.tone(&text, tone)));
+        }
+        if !protection.unprotected.is_empty() {
+            let text = format!("{} (`everhold protect VOLUME`)", protection.unprotected.join(", "));
+            line("no history", out.tone(&text, Tone::Warn));
+        }
         for fenced in &status.fenced {
             let text = format!("{}: {}", fenced.name, plain(&fenced.reason));
             line("fenced", out.tone(&text, Tone::Bad));
@@ -53,4 +62,38 @@ pub async fn run(session: &Session) -> Outcome {
         }
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// How the history of one volume is doing, in one line.
+fn protected(volume: &ProtectionStatus) -> (String, Tone) {
+    let now = SystemClock.now();
+    let mut words = vec![match (volume.newest_cut, volume.newest_time) {
+        (Some(cut), Some(at)) => format!("newest durable cut #{cut}, {} old", span(at, now)),
+        _ => "no durable cut yet".to_owned(),
+    }];
+    if volume.waiting > 0 {
+        words.push(format!("{} wait for the vault ({})", volume.waiting, size(Some(volume.waiting_bytes))));
+    }
+    if let Some(since) = volume.behind_since {
+        words.push(format!("behind since {}", time(since)));
+    }
+    if let Some(at) = volume.verified {
+        let found = if volume.verified_whole == Some(true) { "whole" } else { "DAMAGED" };
+        words.push(format!("verified {} ago: {found}", span(at, now)));
+    }
+    if volume.method != "tracking" {
+        words.push(plain(&volume.method));
+    }
+    if let Some(trouble) = &volume.trouble {
+        words.push(plain(trouble));
+    }
+    let bad = volume.trouble.is_some() || volume.verified_whole == Some(false);
+    let tone = if bad {
+        Tone::Bad
+    } else if volume.newest_cut.is_none() {
+        Tone::Warn
+    } else {
+        Tone::Good
+    };
+    (words.join("; "), tone)
 }

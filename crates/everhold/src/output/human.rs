@@ -30,6 +30,20 @@ pub fn span(from: Timestamp, to: Timestamp) -> String {
     }
 }
 
+/// As [`span`], and where that is seconds with their fraction: `750ms`, `1.25s`.
+pub fn apart(from: Timestamp, to: Timestamp) -> String {
+    match to.duration_since(from).as_millis() {
+        ms @ 0..1000 => format!("{ms}ms"),
+        ms @ 1000..60_000 => format!("{}.{:03}", ms / 1000, ms % 1000).trim_end_matches(['0', '.']).to_owned() + "s",
+        _ => span(from, to),
+    }
+}
+
+/// To the millisecond, and so that `--at` takes it.
+pub fn moment(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
+
 /// To the second.
 pub fn time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
@@ -52,6 +66,19 @@ mod tests {
         {
             assert_eq!(span(at(0), at(seconds)), text);
         }
+        let late = |ms| apart(at(0), Timestamp::from_millisecond(ms).unwrap());
+        for (ms, text) in [
+            (-1, "0s"),
+            (0, "0ms"),
+            (750, "750ms"),
+            (1000, "1s"),
+            (1250, "1.25s"),
+            (30_000, "30s"),
+            (60_000, "1m"),
+        ] {
+            assert_eq!(late(ms), text);
+        }
+        assert_eq!(moment(at(1)), "1970-01-01T00:00:01.000Z");
         assert_eq!(time(at(0)), "1970-01-01 00:00:00 UTC");
     }
 }

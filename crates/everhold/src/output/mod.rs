@@ -99,6 +99,13 @@ impl Output {
         writeln!(io::stderr().lock(), "{text}").unwrap_or_default();
     }
 
+    /// One line on standard error for people only: who asks for JSON has it there.
+    pub fn aside(&self, text: &str) {
+        if !self.json {
+            self.note(text);
+        }
+    }
+
     /// A word for standard output in the colour of its meaning.
     pub fn tone(&self, text: &str, tone: Tone) -> String {
         paint(text, tone, self.colour_out)

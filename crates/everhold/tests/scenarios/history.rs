@@ -2,12 +2,12 @@
 
 use crate::postgres::{Writer, assert_all_there, sql, start};
 use crate::{alone, in_kernel, sandbox, with_docker};
-use engine::HistoryStep;
+use engine::{Fault, HistoryStep};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use testkit::{Sandbox, until};
+use testkit::{S3Fault, S3Server, Sandbox, until};
 
 const PROTECTED: [&str; 4] = ["size=1GiB", "uid=999", "gid=999", "protect=1s"];
 
@@ -252,4 +252,146 @@ fn wait_for_cut_of(sandbox: &Sandbox, name: &str, path: &std::path::Path) {
     std::fs::write(path.join("last"), "last").expect("write");
     std::fs::File::open(path.join("last")).and_then(|file| file.sync_all()).expect("sync");
     wait_for_cut(sandbox, name);
+}
+
+#[test]
+fn a_history_goes_on_through_a_bucket_that_fails_stalls_and_goes_away() {
+    let server = S3Server::start();
+    let mut sandbox = sandbox();
+    for (key, value) in server.environment() {
+        sandbox.env(&key, &value);
+    }
+    sandbox.start();
+    let endpoint = server.endpoint();
+    sandbox.ok(&["vault", "add", "far", "s3://vaults/history", "--endpoint", &endpoint]);
+    create(&sandbox, "data", &["size=64MiB", "protect=200ms", "vault=far"]);
+    let path = mounted(&sandbox, "data");
+    let counter = Counter::start(vec![path.join("n")]);
+    wait_for_cut(&sandbox, "data");
+    // Acknowledgements that are lost, errors, and a store that takes its time.
+    for fault in [
+        S3Fault::DropAfter,
+        S3Fault::Status(503),
+        S3Fault::DropBefore,
+        S3Fault::Stall(Duration::from_secs(1)),
+    ] {
+        server.inject(Some("PUT"), "history/h/", 0, fault);
+        wait_for_cut(&sandbox, "data");
+    }
+    // Away: cuts collect on this host, writers notice nothing, and `status` says so.
+    server.set_off(true);
+    until("what waits is said", Duration::from_secs(60), || {
+        let status = sandbox.json(&["protection"]);
+        status["volumes"][0]["waiting"].as_u64().is_some_and(|waiting| waiting > 5)
+    });
+    server.set_off(false);
+    wait_for_cut(&sandbox, "data");
+    let last = counter.stop();
+    wait_for_cut_of(&sandbox, "data", &path);
+    let verified = sandbox.json(&["verify", "data"]);
+    assert!(verified.to_string().contains("\"problems\":[]"), "{verified}");
+    let all = cuts(&sandbox, "data");
+    assert!(all.windows(2).all(|pair| pair[0].1 < pair[1].1), "in order");
+    let (middle, _) = all[all.len() / 2];
+    sandbox.ok(&["restore", "data", "--at", &format!("#{middle}"), "--as", "then"]);
+    sandbox.ok(&["restore", "data", "--at", "now", "--as", "after"]);
+    assert!((1..=last).contains(&counted(&mounted(&sandbox, "then").join("n"))));
+    assert_eq!(counted(&mounted(&sandbox, "after").join("n")), last);
+    for name in ["data", "then", "after"] {
+        sandbox.ok(&["volume", "unmount", name, "--id", "test"]);
+    }
+}
+
+#[test]
+fn snapshots_stay_and_clones_are_alike() {
+    let sandbox = alone();
+    create(&sandbox, "data", &["size=64MiB", "protect=100ms", "keep=1s:2s"]);
+    let path = mounted(&sandbox, "data");
+    std::fs::write(path.join("file"), "before").expect("write");
+    sandbox.ok(&["snapshot", "create", "data", "release"]);
+    sandbox.ok(&["snapshot", "create", "data", "release"]);
+    std::fs::write(path.join("file"), "after").expect("write");
+    sandbox.ok(&["clone", "data", "copy"]);
+    sandbox.ok(&["restore", "data", "--at", "release", "--as", "old"]);
+    let read = |name: &str| std::fs::read_to_string(mounted(&sandbox, name).join("file")).expect("the file");
+    assert_eq!((read("copy").as_str(), read("old").as_str()), ("after", "before"));
+    // What is cloned is a volume of its own, with a history of its own.
+    wait_for_cut(&sandbox, "copy");
+    let (_, told) = sandbox.fails(&["clone", "data", "copy"]);
+    assert!(told.contains("taken"), "{told}");
+    let (_, told) = sandbox.fails(&["restore", "data", "--at", "#99999", "--as", "never"]);
+    assert!(told.contains("no cut for #99999"), "{told}");
+    sandbox.ok(&["snapshot", "rm", "data", "release"]);
+    let (_, told) = sandbox.fails(&["restore", "data", "--at", "release", "--as", "never"]);
+    assert!(told.contains("no cut for release"), "{told}");
+    for name in ["data", "copy", "old"] {
+        sandbox.ok(&["volume", "unmount", name, "--id", "test"]);
+    }
+}
+
+#[test]
+fn what_is_at_rest_is_cut_once_and_an_idle_volume_not_again() {
+    let sandbox = alone();
+    create(&sandbox, "data", &["size=64MiB", "protect=100ms"]);
+    let path = mounted(&sandbox, "data");
+    std::fs::write(path.join("file"), "last words").expect("write");
+    sandbox.ok(&["volume", "unmount", "data", "--id", "test"]);
+    // The unmount wrote what was in memory only; that is in the history without anyone's mounting it again.
+    until("the last words are in the history", Duration::from_secs(20), || {
+        let status = sandbox.json(&["protection"]);
+        status["volumes"][0]["waiting"] == 0 && !cuts(&sandbox, "data").is_empty()
+    });
+    std::thread::sleep(Duration::from_secs(2));
+    let rested = cuts(&sandbox, "data");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(cuts(&sandbox, "data"), rested, "no cut when nothing changed");
+    sandbox.ok(&["restore", "data", "--at", "now", "--as", "copy"]);
+    assert_eq!(std::fs::read_to_string(mounted(&sandbox, "copy").join("file")).expect("read"), "last words");
+    let idle = || {
+        let status = sandbox.json(&["protection"]);
+        let volumes = status["volumes"].as_array().expect("volumes").clone();
+        volumes
+            .iter()
+            .find(|volume| volume["name"] == "copy")
+            .and_then(|volume| volume["newest_cut"].as_u64())
+    };
+    until("the copy has a history", Duration::from_secs(20), || idle().is_some());
+    // Mounted, and nobody writes: freezing for a cut must not be what the next cut is made for.
+    std::thread::sleep(Duration::from_secs(7));
+    let before = idle();
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(idle(), before);
+    sandbox.ok(&["volume", "unmount", "copy", "--id", "test"]);
+}
+
+#[test]
+fn a_restore_in_place_is_killed_at_every_step_and_finished() {
+    let faults = Fault::OF_RESTORE.map(|fault| format!("{fault:?}"));
+    for fault in faults.into_iter().chain(["RestoreHalf".to_owned()]) {
+        let mut sandbox = alone();
+        create(&sandbox, "data", &["size=64MiB", "protect=100ms"]);
+        let path = mounted(&sandbox, "data");
+        for n in 0..40 {
+            std::fs::write(path.join(format!("file{n}")), vec![b'a'; 100_000]).expect("write");
+        }
+        sandbox.ok(&["snapshot", "create", "data", "before"]);
+        for n in 0..40 {
+            std::fs::write(path.join(format!("file{n}")), vec![b'z'; 100_000]).expect("write");
+        }
+        wait_for_cut_of(&sandbox, "data", &path);
+        sandbox.ok(&["volume", "unmount", "data", "--id", "test"]);
+        sandbox.stop().env("EVERHOLD_FAULT", &fault).start();
+        let _dies = sandbox.run(&["restore", "data", "--at", "before", "--yes"]);
+        sandbox.wait_for_crash().no_env("EVERHOLD_FAULT").start();
+        // Either not begun, or finished by the daemon; never half.
+        until("the volume can be used", Duration::from_secs(20), || {
+            sandbox.run(&["volume", "mount", "data", "--id", "test"]).status.success()
+        });
+        let read = |n: u32| std::fs::read(path.join(format!("file{n}"))).expect("a file");
+        assert!((0..40).all(|n| read(n) == vec![b'a'; 100_000]), "{fault}");
+        wait_for_cut_of(&sandbox, "data", &path);
+        let verified = sandbox.json(&["verify", "data"]);
+        assert!(verified.to_string().contains("\"problems\":[]"), "{fault}: {verified}");
+        sandbox.ok(&["volume", "unmount", "data", "--id", "test"]);
+    }
 }
