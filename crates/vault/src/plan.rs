@@ -1,102 +1,861 @@
 //! What to merge and what to delete: a pure function of a stream's segments and of the points that must stay.
+//!
+//! The best ways from point 0 to the points that must stay are a tree, whose edges are segments. Everything here is said
+//! of that tree: a merge replaces two or more edges that follow each other, and what is not an edge goes. Hence
+//! - a point that must stay stays by construction: its own way is never condemned;
+//! - plans come to an end: a merge makes the way to at least one such point shorter, and condemning makes none longer, so
+//!   nothing is ever merged, deleted and merged again.
+//!
+//! When a plan is empty, for every point that must stay its way is no longer than
+//! - 255 segments of its own minute (60 if there is a point a second), and
+//! - for every two neighbouring levels (60 minutes of its hour, 24 hours of its day, 32 days) as many as the wider one
+//!   has of the narrower, and one for every 256 (65,536; 16,777,216) points in it, and
+//! - one for every 32 days before that, and
+//! - fewer than [`PIECES`] for the base.
+//!
+//! And with `k` points that must stay, the tree has at most `2k` runs without a branch. Those older than an hour and not
+//! on the way to the newest point have fewer than [`LINKS`] segments, or as many as differ in size by a factor of two.
 
-use crate::chain::{chain, reachable};
+use crate::chain::{Ways, before};
 use crate::format::Kind;
 use crate::segment::Segment;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// How streams are kept in shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
-    /// The widths of the levels in milliseconds, ascending.
+    /// The widths of the levels in milliseconds, ascending, each a multiple of the one before.
     pub widths: Vec<u64>,
+    /// So old, in milliseconds, must be what is merged only because nobody asks for what lies between.
+    pub settled: u64,
 }
 
 impl Default for Rules {
-    /// A minute, an hour, a day, 32 days.
+    /// A minute, an hour, a day, 32 days; an hour.
     fn default() -> Self {
-        Self { widths: vec![60_000, 3_600_000, 86_400_000, 32 * 86_400_000] }
+        Self { widths: vec![60_000, 3_600_000, 86_400_000, 32 * 86_400_000], settled: 3_600_000 }
     }
 }
 
 /// What is to be done, as indices into the segments.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Chains to merge, each oldest first.
+    /// Chains to merge, each oldest first. No segment is in two of them.
     pub merges: Vec<Vec<usize>>,
-    /// Segments that are not needed any more.
+    /// Segments that are not needed any more. None of them is merged by this plan.
     pub condemned: Vec<usize>,
 }
 
-/// So many segments of a base are merged even if they are small.
-const MANY: usize = 32;
+impl Plan {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.merges.is_empty() && self.condemned.is_empty()
+    }
+}
+
+/// The base is written anew when what comes after has at least one part in so many of its bytes. So a byte that enters
+/// the base costs at most one more than so many. A number of segments is no reason: a terabyte would be written for 32
+/// small cuts that nobody asks for any more, and the levels bound their number anyway.
+const BASE: u64 = 4;
+/// A base of so many pieces is merged once, however little comes after.
+const PIECES: usize = 32;
+/// So many segments without a branch are merged. Not two: while a tier of the retention ends, the run grows by one again
+/// and again, and soon all of it goes.
+const LINKS: usize = 6;
+/// The most that is merged at once: merging holds a table of each. More take several plans.
+const INPUTS: usize = 256;
+/// A bucket of the first level holds no more points than two to this power, one of the next no more than that squared, and
+/// so on. Otherwise a clock that was ahead for a moment (times never go back in a stream) would leave a minute open for
+/// years.
+const CROWD: u32 = 8;
+
+/// One point on the way to a point that must stay.
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    /// The segment that ends here.
+    segment: usize,
+    /// Where that begins.
+    parent: u64,
+    /// The last cut on the way here, this point included.
+    cut: Option<u64>,
+    /// How many segments of the tree begin here.
+    children: usize,
+    /// Whether the point must stay.
+    stays: bool,
+}
+
+/// What is planned for.
+struct Stream<'a> {
+    segments: &'a [Segment],
+    rules: &'a Rules,
+    /// By point; 0 is not among them.
+    nodes: BTreeMap<u64, Node>,
+    /// What is planned so far, and which segments are in it.
+    merges: Vec<Vec<usize>>,
+    planned: HashSet<usize>,
+}
 
 /// Plans for these segments. `kept` are the points that must stay restorable; the newest is one of them always.
-pub fn plan(segments: &[Segment], kept: &BTreeSet<u64>, newest: u64, _now_ms: u64, rules: &Rules) -> Plan {
-    let mut plan = Plan::default();
-    let mut kept = kept.clone();
-    kept.insert(newest);
-    let spans: HashSet<(u64, u64)> = segments.iter().map(|s| (s.from, s.to)).collect();
-    let index = |segment: &Segment| segments.iter().position(|other| std::ptr::eq(other, segment));
-    let reached = reachable(segments);
-    let mut cuts: Vec<(u64, u64)> = segments
-        .iter()
-        .filter(|s| s.kind == Kind::Cut && reached.contains(&s.to))
-        .map(|s| (s.to, s.time))
-        .collect();
-    cuts.sort_unstable();
-    cuts.dedup();
-    let Some(&(base_end, _)) = cuts.first() else { return plan };
-    let last_time = cuts.last().map_or(0, |cut| cut.1);
-    let mut planned: HashSet<usize> = HashSet::new();
-    for width in &rules.widths {
-        let mut before = base_end;
-        for (at, (point, time)) in cuts.iter().enumerate() {
-            let bucket = time / width;
-            let ends_bucket = cuts.get(at + 1).is_some_and(|(_, next)| next / width > bucket);
-            if *point <= base_end || !ends_bucket || bucket >= last_time / width {
-                continue;
-            }
-            let from = std::mem::replace(&mut before, *point);
-            if spans.contains(&(from, *point)) {
-                continue;
-            }
-            let Some(chain) = chain(segments, from, *point).filter(|chain| chain.len() >= 2) else {
-                continue;
-            };
-            let merge: Vec<usize> = chain.into_iter().filter_map(index).collect();
-            if merge.iter().any(|at| planned.contains(at)) {
-                continue;
-            }
-            planned.extend(&merge);
-            plan.merges.push(merge);
-        }
+///
+/// A plan can be carried out and made anew until there is nothing left to do: levels build on each other.
+pub fn plan(segments: &[Segment], kept: &BTreeSet<u64>, newest: u64, now_ms: u64, rules: &Rules) -> Plan {
+    let ways = Ways::new(segments, 0, |_, _| true);
+    let is_cut = |point: &u64| ways.last(*point).is_some_and(|at| segments[at].kind == Kind::Cut);
+    // While the first cut is not there, there is nothing to choose from.
+    let Some(last_cut) = ways.points().filter(is_cut).max() else { return Plan::default() };
+    let tail = ways.points().max().unwrap_or(last_cut);
+    // The next segment begins at the last point, a cut or not.
+    let mut stay: BTreeSet<u64> = kept.clone();
+    stay.extend([newest, last_cut, tail]);
+    let lost: Vec<u64> = stay.iter().copied().filter(|point| !ways.reach(*point)).collect();
+    // Where an object is lost, what leads to the gap stays too: somebody may find it.
+    let mut spared = BTreeSet::new();
+    for point in &lost {
+        let leads = before(segments, *point);
+        let gap = leads.first().copied().unwrap_or(*point);
+        stay.extend(ways.points().filter(|reached| *reached < gap).max());
+        spared.extend(leads);
     }
-    // The base takes in what nobody asks for any more, when that is worth writing it anew.
-    let first_kept = kept.iter().copied().find(|point| *point >= base_end).unwrap_or(newest);
-    if let Some(run) = chain(segments, 0, first_kept).filter(|run| run.len() >= 2) {
-        let rest: u64 = run[1..].iter().map(|s| s.size()).sum();
-        let merge: Vec<usize> = run.iter().filter_map(|s| index(s)).collect();
-        let worth = rest.saturating_mul(4) >= run[0].size() || run.len() >= MANY;
-        if worth && !merge.iter().any(|at| planned.contains(at)) {
-            plan.merges.push(merge);
-        }
+    let mut stream = Stream {
+        segments,
+        rules,
+        nodes: tree(segments, &ways, &stay),
+        merges: Vec::new(),
+        planned: HashSet::new(),
+    };
+    for level in 0..rules.widths.len() {
+        stream.level(level);
     }
-    let mut left: Vec<bool> = vec![true; segments.len()];
-    for (at, segment) in segments.iter().enumerate() {
-        let covered = segments
-            .iter()
-            .any(|other| other.spans(segment) && kept.range(segment.to..other.to).next().is_none());
-        if covered {
-            left[at] = false;
-        }
-    }
+    stream.runs(last_cut, tail, now_ms);
+
+    let edges: HashSet<usize> = stream.nodes.values().map(|node| node.segment).collect();
+    let useless = |at: usize, segment: &Segment| {
+        let spanned = || edges.iter().any(|edge| segments[*edge].spans(segment));
+        !edges.contains(&at) && !spared.contains(&segment.to) && (ways.reach(segment.from) || spanned())
+    };
+    let mut condemned: Vec<usize> = (0..segments.len()).filter(|at| useless(*at, &segments[*at])).collect();
     // Never trust that alone.
-    let rest: Vec<Segment> =
-        segments.iter().zip(&left).filter(|(_, left)| **left).map(|(s, _)| s.clone()).collect();
-    let after = reachable(&rest);
-    if kept.iter().all(|point| !reached.contains(point) || after.contains(point)) {
-        plan.condemned = (0..segments.len()).filter(|at| !left[*at]).collect();
+    let gone: HashSet<usize> = condemned.iter().copied().collect();
+    let after = Ways::new(segments, 0, |at, _| !gone.contains(&at));
+    if lost.contains(&newest) || stay.iter().any(|point| ways.reach(*point) && !after.reach(*point)) {
+        condemned.clear();
     }
-    plan
+    Plan { merges: stream.merges, condemned }
+}
+
+/// The best ways to the points that must stay.
+fn tree(segments: &[Segment], ways: &Ways, stay: &BTreeSet<u64>) -> BTreeMap<u64, Node> {
+    let mut nodes = BTreeMap::new();
+    for point in stay {
+        let mut at = *point;
+        while let Some(segment) = ways.last(at) {
+            let parent = segments[segment].from;
+            let node = Node { segment, parent, cut: None, children: 0, stays: stay.contains(&at) };
+            if nodes.insert(at, node).is_some() {
+                break;
+            }
+            at = parent;
+        }
+    }
+    // Parents come before their children.
+    let points: Vec<(u64, Node)> = nodes.iter().map(|(point, node)| (*point, *node)).collect();
+    for (point, node) in points {
+        let mut above = None;
+        if let Some(parent) = nodes.get_mut(&node.parent) {
+            parent.children += 1;
+            above = parent.cut;
+        }
+        if let Some(here) = nodes.get_mut(&point) {
+            here.cut = if segments[node.segment].kind == Kind::Cut { Some(point) } else { above };
+        }
+    }
+    nodes
+}
+
+impl Stream<'_> {
+    /// The bucket of a point at a level.
+    fn bucket(&self, level: usize, point: u64) -> (u64, u64) {
+        let time = self.nodes.get(&point).map_or(0, |node| self.segments[node.segment].time);
+        let width = self.rules.widths.get(level).copied().unwrap_or(u64::MAX).max(1);
+        let bits = CROWD.saturating_mul(level as u32 + 1);
+        (time / width, point.checked_shr(bits).unwrap_or(0))
+    }
+
+    /// The segments of the tree from one of its points to another, oldest first.
+    fn way(&self, from: u64, to: u64) -> Vec<usize> {
+        let mut way = Vec::new();
+        let mut at = to;
+        while at > from
+            && let Some(node) = self.nodes.get(&at)
+        {
+            way.push(node.segment);
+            at = node.parent;
+        }
+        way.reverse();
+        way
+    }
+
+    /// Merges these, unless some of them are to be merged already.
+    fn merge(&mut self, way: &[usize]) {
+        if way.iter().any(|at| self.planned.contains(at)) {
+            return;
+        }
+        for inputs in way.chunks(INPUTS).filter(|inputs| inputs.len() >= 2) {
+            self.planned.extend(inputs);
+            self.merges.push(inputs.to_vec());
+        }
+    }
+
+    /// On every way: what is in a bucket that is over becomes one segment, from the last cut before the bucket to its
+    /// last one. The base is in no bucket.
+    fn level(&mut self, level: usize) {
+        // For each cut of the tree the last one before its bucket, or the base's end.
+        let mut starts: HashMap<u64, u64> = HashMap::new();
+        let mut over: BTreeSet<(u64, u64)> = BTreeSet::new();
+        for (point, node) in &self.nodes {
+            if node.cut != Some(*point) {
+                continue;
+            }
+            let start = match self.nodes.get(&node.parent).and_then(|parent| parent.cut) {
+                None => *point,
+                Some(last) => {
+                    let start = starts.get(&last).copied().unwrap_or(last);
+                    if self.bucket(level, last) == self.bucket(level, *point) {
+                        start
+                    } else {
+                        over.insert((start, last));
+                        last
+                    }
+                }
+            };
+            starts.insert(*point, start);
+        }
+        for (from, to) in over {
+            let way = self.way(from, to);
+            self.merge(&way);
+        }
+    }
+
+    /// Ways without a branch and without a point that must stay: into the base, or into each other.
+    fn runs(&mut self, last_cut: u64, tail: u64, now_ms: u64) {
+        let joint = |node: &Node| node.stays || node.children > 1;
+        let levels_done = self.merges.is_empty();
+        let trunk: HashSet<usize> = self.way(0, tail).into_iter().collect();
+        let ends: Vec<u64> =
+            self.nodes.iter().filter(|(_, node)| joint(node)).map(|(point, _)| *point).collect();
+        for end in ends {
+            let mut begin = end;
+            while let Some(node) = self.nodes.get(&begin) {
+                begin = node.parent;
+                if self.nodes.get(&begin).is_some_and(joint) {
+                    break;
+                }
+            }
+            let way = self.way(begin, end);
+            let first = if begin == 0 { self.base(&way, last_cut) } else { Some(0) };
+            // Half of a bucket that is to be merged should not be merged before.
+            let Some(first) = first.filter(|_| levels_done) else { continue };
+            let last = match way.last() {
+                Some(last) if trunk.contains(last) => {
+                    let top = self.rules.widths.len().saturating_sub(1);
+                    let now = self.bucket(top, last_cut);
+                    way.iter().take_while(|at| self.bucket(top, self.segments[**at].to) != now).count()
+                }
+                Some(last) if now_ms.saturating_sub(self.segments[*last].time) >= self.rules.settled => {
+                    way.len()
+                }
+                _ => 0,
+            };
+            let links = way.get(first..last).unwrap_or(&[]);
+            if links.len() >= LINKS {
+                // So much of the end as is not smaller than what it is merged with: sizes fall by half then, and
+                // no byte is written more often than they can.
+                let sizes: Vec<u64> = links.iter().map(|at| self.segments[*at].size()).collect();
+                let mut rest: u64 = sizes.iter().sum();
+                for (at, size) in sizes.iter().enumerate() {
+                    rest -= size;
+                    if rest >= *size && at + 1 < links.len() {
+                        let links = links[at..].to_vec();
+                        self.merge(&links);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Merges a way that begins at point 0 if that is worth it. Answers how many segments are the base if not.
+    fn base(&mut self, way: &[usize], last_cut: u64) -> Option<usize> {
+        let is_cut = |at: &usize| self.segments[*at].kind == Kind::Cut;
+        let size = |way: &[usize]| way.iter().map(|at| self.segments[*at].size()).sum::<u64>();
+        let pieces = way.iter().position(is_cut)? + 1;
+        // What is of a minute that is not over changes at every cut.
+        let now = self.bucket(0, last_cut);
+        let over = |at: &usize| is_cut(at) && self.bucket(0, self.segments[*at].to) != now;
+        let end = way.iter().rposition(over).map_or(pieces, |at| pieces.max(at + 1));
+        let enough = end > pieces && size(&way[pieces..end]).saturating_mul(BASE) >= size(&way[..pieces]);
+        if enough || pieces >= PIECES {
+            self.merge(&way[..end]);
+            return None;
+        }
+        Some(pieces)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::{chain, reachable};
+    use jiff::Timestamp;
+    use model::Keep;
+    use proptest::prelude::*;
+
+    const SECOND: u64 = 1_000;
+    const MINUTE: u64 = 60 * SECOND;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
+    /// Not at the start of any bucket.
+    const BEGIN: u64 = 1_700_000_012_345;
+
+    type Blocks = BTreeMap<u32, u64>;
+
+    /// Numbers from a seed (SplitMix64), so that a seed says all.
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> u64 {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = self.0;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        }
+
+        /// From `from` to `to`, both inclusive.
+        fn of(&mut self, from: u64, to: u64) -> u64 {
+            from + self.next() % (to - from + 1)
+        }
+
+        fn one_in(&mut self, many: u64) -> bool {
+            self.of(1, many) == 1
+        }
+    }
+
+    fn segment(from: u64, to: u64, time: u64, kind: Kind, size: u64) -> Segment {
+        Segment { from, to, time, epoch: 1, run: 0, kind, parts: vec![size] }
+    }
+
+    fn size(blocks: &Blocks) -> u64 {
+        blocks.len() as u64 * 4096 + 300
+    }
+
+    /// What was measured.
+    #[derive(Debug, Default, Clone, Copy)]
+    struct Worst {
+        chain: usize,
+        segments: usize,
+        kept: usize,
+        ratio: f64,
+        passes: usize,
+    }
+
+    /// A stream of a volume whose truth is known.
+    struct Sim {
+        random: Random,
+        keep: Keep,
+        now: u64,
+        segments: Vec<Segment>,
+        contents: HashMap<(u64, u64), Blocks>,
+        truth: Blocks,
+        truths: BTreeMap<u64, Blocks>,
+        /// All points ever: their times, and whether they were cuts.
+        all: Vec<(u64, u64, bool)>,
+        snapshots: BTreeSet<u64>,
+        versions: u64,
+        blocks: u32,
+        /// Whether contents are compared.
+        reads: bool,
+        written: u64,
+        merged: u64,
+        merges: u64,
+        worst: Worst,
+    }
+
+    impl Sim {
+        fn new(seed: u64, keep: &str, blocks: u32, pieces: u64) -> Self {
+            let mut sim = Self {
+                random: Random(seed),
+                keep: keep.parse().unwrap(),
+                now: BEGIN,
+                segments: Vec::new(),
+                contents: HashMap::new(),
+                truth: Blocks::new(),
+                truths: BTreeMap::new(),
+                all: Vec::new(),
+                snapshots: BTreeSet::new(),
+                versions: 0,
+                blocks,
+                reads: true,
+                written: 0,
+                merged: 0,
+                merges: 0,
+                worst: Worst::default(),
+            };
+            for piece in 0..pieces {
+                let share = blocks / pieces as u32;
+                let from = piece as u32 * share;
+                sim.point((from..from + share).collect(), piece + 1 == pieces);
+                let plan = sim.plan();
+                assert!(plan.is_empty() || piece + 1 == pieces, "a stream that begins is left alone");
+            }
+            sim
+        }
+
+        fn newest(&self) -> u64 {
+            self.all.last().unwrap().0
+        }
+
+        fn point(&mut self, blocks: Vec<u32>, cut: bool) {
+            let mut content = Blocks::new();
+            for block in blocks {
+                self.versions += 1;
+                content.insert(block, self.versions);
+            }
+            if self.reads {
+                self.truth.extend(content.clone());
+            }
+            let to = self.all.len() as u64 + 1;
+            let kind = if cut { Kind::Cut } else { Kind::Partial };
+            self.written += size(&content);
+            self.segments.push(segment(to - 1, to, self.now, kind, size(&content)));
+            self.contents.insert((to - 1, to), content);
+            self.all.push((to, self.now, cut));
+            if cut && self.reads {
+                self.truths.insert(to, self.truth.clone());
+            }
+        }
+
+        /// A cut after some time, now and then by way of a partial point.
+        fn cut(&mut self, after: u64) {
+            self.now += after;
+            if self.random.one_in(40) {
+                let blocks = self.some();
+                self.point(blocks, false);
+                if self.random.one_in(4) {
+                    self.upkeep();
+                }
+            }
+            let blocks = self.some();
+            self.point(blocks, true);
+        }
+
+        /// Mostly blocks that are written again and again.
+        fn some(&mut self) -> Vec<u32> {
+            let hot = u64::from(self.blocks / 16).max(2);
+            let all = u64::from(self.blocks) - 1;
+            let few = self.random.of(1, 6);
+            let most = if self.random.one_in(4) { all } else { hot };
+            (0..few).map(|_| self.random.of(0, most) as u32).collect()
+        }
+
+        /// What is asked for, as `history` asks.
+        fn kept(&self) -> BTreeSet<u64> {
+            let mut cuts: Vec<(u64, u64)> =
+                self.segments.iter().filter(|s| s.kind == Kind::Cut).map(|s| (s.to, s.time)).collect();
+            cuts.dedup();
+            let mut kept = self.ask(&cuts);
+            kept.extend(&self.snapshots);
+            kept
+        }
+
+        fn ask(&self, cuts: &[(u64, u64)]) -> BTreeSet<u64> {
+            let at = |time: u64| Timestamp::from_millisecond(time as i64).unwrap();
+            let times: Vec<_> = cuts.iter().map(|(_, time)| at(*time)).collect();
+            let kept = self.keep.kept(&times, at(self.now));
+            cuts.iter().zip(kept).filter(|(_, kept)| *kept).map(|((point, _), _)| *point).collect()
+        }
+
+        fn plan(&self) -> Plan {
+            plan(&self.segments, &self.kept(), self.newest(), self.now, &Rules::default())
+        }
+
+        /// Carries out a plan, or only the first of its merges.
+        fn apply(&mut self, plan: &Plan, merges: usize) {
+            let mut used = HashSet::new();
+            let mut made = Vec::new();
+            for merge in plan.merges.iter().take(merges) {
+                assert!((2..=INPUTS).contains(&merge.len()));
+                assert!(merge.iter().all(|at| used.insert(*at)), "merged twice");
+                assert!(merge.windows(2).all(|w| self.segments[w[0]].to == self.segments[w[1]].from));
+                let first = &self.segments[merge[0]];
+                let last = &self.segments[merge[merge.len() - 1]];
+                let mut content = Blocks::new();
+                for at in merge {
+                    let Segment { from, to, .. } = self.segments[*at];
+                    content.extend(self.contents[&(from, to)].clone());
+                }
+                let (from, to) = (first.from, last.to);
+                assert!(!self.contents.contains_key(&(from, to)), "({from}, {to}] is made again");
+                self.merged += size(&content);
+                self.merges += 1;
+                made.push(segment(from, to, last.time, last.kind, size(&content)));
+                self.contents.insert((from, to), content);
+            }
+            assert!(plan.condemned.iter().all(|at| !used.contains(at)), "merged and condemned");
+            if merges >= plan.merges.len() {
+                let gone: HashSet<usize> = plan.condemned.iter().copied().collect();
+                for at in &gone {
+                    let Segment { from, to, .. } = self.segments[*at];
+                    self.contents.remove(&(from, to)).unwrap();
+                }
+                let mut at = 0;
+                self.segments.retain(|_| {
+                    at += 1;
+                    !gone.contains(&(at - 1))
+                });
+            }
+            self.segments.extend(made);
+            self.segments.sort_by_key(|s| (s.to, s.from));
+        }
+
+        /// Every point that is asked for is there; some of them are read.
+        fn check(&mut self, reads: u64) {
+            let kept = self.kept();
+            let points = reachable(&self.segments);
+            assert!(points.contains(&self.newest()), "the newest is lost");
+            assert!(kept.is_subset(&points), "lost: {:?}", kept.difference(&points).collect::<Vec<_>>());
+            if !self.reads {
+                return;
+            }
+            let kept: Vec<u64> = kept.into_iter().collect();
+            let mut read: Vec<u64> =
+                (0..reads).map(|_| kept[self.random.of(0, kept.len() as u64 - 1) as usize]).collect();
+            read.extend(kept.last());
+            for point in read {
+                let mut content = Blocks::new();
+                for s in chain(&self.segments, 0, point).unwrap() {
+                    content.extend(self.contents[&(s.from, s.to)].clone());
+                }
+                assert_eq!(content, self.truths[&point], "point {point} is not what it was");
+            }
+        }
+
+        /// Once, half, or until nothing is left to do.
+        fn upkeep(&mut self) {
+            match self.random.of(0, 5) {
+                0 => {
+                    let plan = self.plan();
+                    self.apply(&plan, usize::MAX);
+                }
+                1 => {
+                    let plan = self.plan();
+                    let some = self.random.of(0, plan.merges.len() as u64);
+                    self.apply(&plan, some as usize);
+                }
+                _ => return self.settle(),
+            }
+            self.check(1);
+        }
+
+        fn settle(&mut self) {
+            for passes in 0.. {
+                assert!(passes < 40, "no end");
+                let plan = self.plan();
+                self.worst.passes = self.worst.passes.max(passes);
+                if plan.is_empty() {
+                    break;
+                }
+                self.apply(&plan, usize::MAX);
+                self.check(0);
+            }
+            self.check(2);
+            self.bounds();
+            // Nothing that would be asked for if all were still there is gone.
+            if self.random.one_in(16) {
+                let cuts: Vec<_> = self.all.iter().filter(|p| p.2).map(|p| (p.0, p.1)).collect();
+                let mut wanted = self.ask(&cuts);
+                wanted.extend(&self.snapshots);
+                assert_eq!(wanted, self.kept());
+            }
+            let kept = self.kept();
+            self.truths.retain(|point, _| kept.contains(point));
+        }
+
+        /// The most segments on a way, from the widths and from how many points there are in them.
+        fn longest(&self) -> usize {
+            let widths = Rules::default().widths;
+            let most = |width: u64| {
+                let mut counts: HashMap<u64, usize> = HashMap::new();
+                for (_, time, _) in &self.all {
+                    *counts.entry(time / width).or_default() += 1;
+                }
+                counts.into_values().max().unwrap_or(0)
+            };
+            let mut longest = PIECES - 1 + most(widths[0]).min(255);
+            for (level, pair) in widths.windows(2).enumerate() {
+                longest += (pair[1] / pair[0]) as usize + (most(pair[1]) >> (8 * (level + 1)));
+            }
+            longest + ((self.now - BEGIN) / widths[3]) as usize + 1
+        }
+
+        fn bounds(&mut self) {
+            let kept = self.kept();
+            let longest = self.longest();
+            for point in kept.iter().chain([&self.newest()]) {
+                let chain = chain(&self.segments, 0, *point).unwrap().len();
+                assert!(chain <= longest, "{chain} segments lead to point {point}, more than {longest}");
+                self.worst.chain = self.worst.chain.max(chain);
+            }
+            let sizes = self.segments.iter().map(Segment::size);
+            let factor = sizes.clone().max().unwrap() / sizes.min().unwrap();
+            let links = (LINKS - 1).max(factor.ilog2() as usize + 3);
+            let old = kept.iter().filter(|p| self.all[**p as usize - 1].1 + HOUR <= self.now).count();
+            let young = self.all.iter().filter(|p| p.1 + 2 * HOUR > self.now).count();
+            let most = 2 * longest + 2 * old * links + young;
+            assert!(self.segments.len() <= most, "{} segments, more than {most}", self.segments.len());
+            let ratio = self.segments.len() as f64 / (kept.len() + 120) as f64;
+            self.worst.ratio = self.worst.ratio.max(ratio);
+            if self.segments.len() > self.worst.segments {
+                (self.worst.segments, self.worst.kept) = (self.segments.len(), kept.len());
+            }
+        }
+
+        fn amplification(&self) -> f64 {
+            self.merged as f64 / self.written as f64
+        }
+
+        /// Bursts, steady times, pauses.
+        fn live(&mut self, phases: u64) {
+            for _ in 0..phases {
+                let (cuts, gap, every) = match self.random.of(0, 5) {
+                    0 => (self.random.of(20, 150), (900, 1_100), 40),
+                    1 => (self.random.of(10, 80), (SECOND, 10 * SECOND), 15),
+                    2 => (self.random.of(20, 90), (50 * SECOND, 3 * MINUTE), 5),
+                    3 => (self.random.of(5, 60), (10 * MINUTE, 3 * HOUR), 2),
+                    4 => (1, (HOUR, 12 * HOUR), 1),
+                    _ => (1, (DAY, 6 * DAY), 1),
+                };
+                for _ in 0..cuts {
+                    let after = self.random.of(gap.0, gap.1);
+                    self.cut(after);
+                    if self.random.one_in(60) {
+                        self.snapshots.insert(self.newest());
+                    }
+                    if self.random.one_in(90) {
+                        self.snapshots.pop_first();
+                    }
+                    if self.random.one_in(every) {
+                        self.upkeep();
+                    }
+                }
+                // Time goes on without cuts, too.
+                self.now += self.random.of(0, gap.1 * 3);
+                self.upkeep();
+            }
+            self.settle();
+        }
+    }
+
+    const KEEPS: [&str; 7] = [
+        "1s:10m,1m:24h,1h:7d,1d:90d",
+        "45s:10m,6m:3h",
+        "1s:10m",
+        "1h:30d",
+        "1d:10d",
+        "7m:2h,7h:4d,7d:60d",
+        "1s:1s",
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 28, max_shrink_iters: 0, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn whatever_is_asked_for_stays_and_no_more_than_that(seed: u64, keep in 0..KEEPS.len()) {
+            let pieces = [1, 1, 3, 40][(seed % 4) as usize];
+            let blocks = [48, 240, 2_000][(seed / 4 % 3) as usize];
+            let mut sim = Sim::new(seed, KEEPS[keep], blocks, pieces);
+            sim.live(40);
+            let amplification = sim.amplification();
+            if std::env::var_os("EVERHOLD_PLAN_FIGURES").is_some() {
+                let days = (sim.now - BEGIN) / DAY;
+                #[allow(clippy::print_stderr)]
+                {
+                    eprintln!(
+                        "{:27} {blocks:5} blocks {:5} points {days:4} days: x{amplification:.1} {} merges {:?}",
+                        KEEPS[keep], sim.all.len(), sim.merges, sim.worst
+                    );
+                }
+            }
+            prop_assert!(amplification <= 12.0, "{} times written", amplification);
+        }
+    }
+
+    /// Nothing is ever written twice, so that no merge makes anything smaller, and the tiers of the retention end one
+    /// after the other.
+    #[test]
+    fn merging_costs_a_few_times_what_is_written() {
+        for (keep, gap, cuts) in [
+            ("1m:2h,1h:2d,1d:10d", 60 * SECOND, 9_000),
+            ("1m:10m", 60 * SECOND, 6_000),
+            ("1s:10m", SECOND, 6_000),
+            ("1h:30d", HOUR, 3_000),
+            ("1d:7d", 3 * HOUR, 1_500),
+        ] {
+            let mut sim = Sim::new(7, keep, 1_000, 1);
+            sim.reads = false;
+            for cut in 0..cuts {
+                sim.now += gap;
+                let first = 1_000 + cut * 4;
+                sim.point((first..first + 4).collect(), true);
+                if cut == 100 {
+                    sim.snapshots.insert(sim.newest());
+                }
+                if cut % 10 == 0 {
+                    sim.settle();
+                }
+            }
+            let amplification = sim.amplification();
+            if std::env::var_os("EVERHOLD_PLAN_FIGURES").is_some() {
+                #[allow(clippy::print_stderr)]
+                {
+                    eprintln!("{keep}: x{amplification:.1}, {} merges, {:?}", sim.merges, sim.worst);
+                }
+            }
+            assert!(amplification <= 9.0, "{keep}: {amplification} times written");
+        }
+    }
+
+    /// Segments `(n, n + 1]`, all cuts, at these times.
+    fn cuts(times: impl IntoIterator<Item = u64>) -> Vec<Segment> {
+        let times = times.into_iter().enumerate();
+        times.map(|(at, time)| segment(at as u64, at as u64 + 1, time, Kind::Cut, 5_000)).collect()
+    }
+
+    /// Plans until there is nothing left to do, with merges as large as they can be.
+    fn settled(mut segments: Vec<Segment>, kept: &[u64], now: u64) -> Vec<Segment> {
+        let kept = BTreeSet::from_iter(kept.iter().copied());
+        for _ in 0..40 {
+            let newest = segments.iter().map(|s| s.to).max().unwrap();
+            let plan = plan(&segments, &kept, newest, now, &Rules::default());
+            if plan.is_empty() {
+                return segments;
+            }
+            let mut made = Vec::new();
+            for merge in &plan.merges {
+                let last = &segments[merge[merge.len() - 1]];
+                let size = merge.iter().map(|at| segments[*at].size()).sum();
+                made.push(segment(segments[merge[0]].from, last.to, last.time, last.kind, size));
+            }
+            let mut rest: Vec<Segment> = Vec::new();
+            rest.extend((0..).zip(segments).filter(|(at, _)| !plan.condemned.contains(at)).map(|(_, s)| s));
+            rest.extend(made);
+            rest.sort_by_key(|s| (s.to, s.from));
+            segments = rest;
+        }
+        panic!("no end");
+    }
+
+    fn spans(segments: &[Segment]) -> Vec<(u64, u64)> {
+        segments.iter().map(|s| (s.from, s.to)).collect()
+    }
+
+    /// A day that does not begin at point 0's time.
+    const MIDNIGHT: u64 = 20_000 * DAY;
+
+    #[test]
+    fn a_clock_that_was_ahead_leaves_no_endless_chain() {
+        // Times never go back in a stream: all cuts have the same one from then on.
+        let segments = cuts((0..30_000).map(|_| MIDNIGHT + 400 * DAY));
+        let kept = [5_000, 20_000];
+        let segments = settled(segments, &kept, MIDNIGHT);
+        for point in [5_000, 20_000, 30_000] {
+            let chain = chain(&segments, 0, point).unwrap().len();
+            assert!(chain <= 2 * 255 + 1, "{chain}");
+        }
+        assert!(segments.len() <= 1_000, "{}", segments.len());
+    }
+
+    #[test]
+    fn a_snapshot_in_an_old_minute_is_cheap() {
+        // A cut a second for two hours, weeks ago, and then one cut a day.
+        let times = (0..7_200).map(|at| MIDNIGHT + at * SECOND).chain((1..60).map(|d| MIDNIGHT + d * DAY));
+        let now = MIDNIGHT + 60 * DAY;
+        let without = settled(cuts(times.clone()), &[], now);
+        let with = settled(cuts(times), &[4_321], now);
+        assert!(chain(&with, 0, 4_321).unwrap().len() <= LINKS + 1, "{:?}", spans(&with));
+        assert!(with.len() <= without.len() + LINKS + 1, "{:?}", spans(&with));
+    }
+
+    #[test]
+    fn a_large_base_is_not_written_anew_for_little() {
+        let mut segments = cuts((0..2_000).map(|at| MIDNIGHT + at * HOUR));
+        segments[0].parts = vec![1 << 40];
+        let settled = settled(segments, &[], MIDNIGHT + 2_000 * HOUR);
+        assert_eq!(spans(&settled)[0], (0, 1));
+        assert!(settled.len() < 60, "{:?}", spans(&settled));
+    }
+
+    #[test]
+    fn a_first_cut_of_many_pieces_is_merged_once_it_is_there() {
+        let mut segments = cuts((0..5_000).map(|_| MIDNIGHT));
+        segments.iter_mut().for_each(|s| s.kind = Kind::Partial);
+        assert_eq!(settled(segments.clone(), &[], MIDNIGHT), segments);
+        segments[4_999].kind = Kind::Cut;
+        assert_eq!(spans(&settled(segments.clone(), &[], MIDNIGHT)).len(), 20);
+        segments.truncate(31);
+        segments[30].kind = Kind::Cut;
+        assert_eq!(settled(segments.clone(), &[], MIDNIGHT), segments);
+    }
+
+    #[test]
+    fn what_is_being_written_is_left_alone() {
+        let mut segments = cuts([0, 1, 2, 3, 4, 5].map(|at| MIDNIGHT + at * SECOND));
+        segments[5].kind = Kind::Partial;
+        segments[4].kind = Kind::Partial;
+        assert!(plan(&segments, &BTreeSet::new(), 4, MIDNIGHT, &Rules::default()).is_empty());
+        assert!(plan(&segments, &BTreeSet::new(), 6, MIDNIGHT, &Rules::default()).is_empty());
+    }
+
+    #[test]
+    fn what_leads_to_a_gap_stays() {
+        let mut segments = cuts((0..20).map(|at| MIDNIGHT + at * SECOND));
+        segments.extend([segment(0, 15, MIDNIGHT + 14 * SECOND, Kind::Cut, 9_000)]);
+        segments.remove(6);
+        segments.sort_by_key(|s| (s.to, s.from));
+        let condemned = |kept: &[u64]| {
+            let kept = BTreeSet::from_iter(kept.iter().copied());
+            let plan = plan(&segments, &kept, 20, MIDNIGHT + 20 * SECOND, &Rules::default());
+            plan.condemned.iter().map(|at| segments[*at].to).collect::<Vec<_>>()
+        };
+        // (6, 7] is lost. Nobody asks for what is behind it.
+        assert_eq!(condemned(&[]), (1..=15).filter(|to| *to != 7).collect::<Vec<_>>());
+        // What leads to the gap, and from it to point 9, may be of use again.
+        assert_eq!(condemned(&[9]), [10, 11, 12, 13, 14, 15]);
+        // The newest is out of reach: nothing is deleted at all.
+        segments.retain(|s| s.from != 17);
+        let plan = plan(&segments, &BTreeSet::new(), 20, MIDNIGHT + 20 * SECOND, &Rules::default());
+        assert_eq!(plan.condemned, [0; 0]);
+    }
+
+    #[test]
+    fn segments_that_cross_are_no_trouble() {
+        let mut segments = cuts((0..8).map(|at| MIDNIGHT + at * MINUTE));
+        let extra = [(0, 5), (3, 6), (2, 7), (4, 8), (1, 4)];
+        segments.extend(extra.map(|(from, to)| segment(from, to, MIDNIGHT + to * MINUTE, Kind::Cut, 9_000)));
+        segments.sort_by_key(|s| (s.to, s.from));
+        for kept in 0..256u64 {
+            let kept: Vec<u64> = (1..=8).filter(|point| kept >> (point - 1) & 1 == 1).collect();
+            let points = reachable(&settled(segments.clone(), &kept, MIDNIGHT + DAY));
+            assert!(kept.iter().chain([&8]).all(|point| points.contains(point)), "{kept:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_makes_nothing() {
+        assert!(plan(&[], &BTreeSet::new(), 0, 0, &Rules::default()).is_empty());
+        let rules = Rules { widths: Vec::new(), settled: 0 };
+        assert!(plan(&cuts(0..3), &BTreeSet::from([0, 1, 2, 9]), 3, 0, &rules).condemned.is_empty());
+        let rules = Rules { widths: vec![0], settled: 0 };
+        assert!(!plan(&cuts(0..3), &BTreeSet::new(), 3, 0, &rules).is_empty());
+    }
 }

@@ -257,7 +257,16 @@ impl Engine {
                     volume.name
                 )));
             }
-            marks.push(self.histories.tracking.marks(volume.id));
+            let found = self.histories.tracking.marks(volume.id);
+            if found.is_none() && here.is_some() {
+                // What is compared while writers go on is of no one moment.
+                return Err(Error::Invalid(format!(
+                    "volume {} can be cut only while it is not in use: {}",
+                    volume.name,
+                    self.histories.tracking.method()
+                )));
+            }
+            marks.push(found);
             used.push(here);
             images.push(image);
         }

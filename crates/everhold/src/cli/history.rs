@@ -1,9 +1,11 @@
 //! `everhold protect`, `history`, `snapshot`, `restore`, `clone` and `verify`.
 
+mod show;
+
 use super::{Outcome, Session};
-use crate::output::Table;
-use crate::output::human::{size, span, time};
+use crate::output::human::{moment as moment_of, size, span};
 use crate::output::progress::waiting;
+use crate::output::{Table, Tone, plain};
 use api::v1::{self, CloneVolume, Problem, Protect, RestoreCut, SnapshotCreate, Verify};
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
@@ -123,8 +125,6 @@ pub struct HistoryArgs {
     all: bool,
 }
 
-const ROWS: usize = 40;
-
 impl HistoryArgs {
     /// Runs it.
     pub async fn run(self, session: &Session) -> Outcome {
@@ -140,44 +140,10 @@ impl HistoryArgs {
             None => None,
         };
         let mut history = session.client.history(&self.volume).await?;
-        history.cuts.retain(|cut| since.is_none_or(|since| cut.time >= since));
-        session.out.show(&history, |out| {
-            let mut table = Table::new(["CUT", "TIME", "AGE", "STORED", "SNAPSHOTS", "VERIFIED"]);
-            let now = SystemClock.now();
-            let mut hidden = 0;
-            for (at, cut) in history.cuts.iter().rev().enumerate() {
-                if at >= ROWS && !self.all && cut.snapshots.is_empty() {
-                    hidden += 1;
-                    continue;
-                }
-                let verified = match cut.verified_whole {
-                    Some(true) => "whole",
-                    Some(false) => "DAMAGED",
-                    None => "",
-                };
-                table.row([
-                    format!("#{}", cut.point),
-                    time(cut.time),
-                    span(cut.time, now),
-                    size(Some(cut.stored)),
-                    cut.snapshots.join(","),
-                    verified.to_owned(),
-                ]);
-            }
-            out.table(&table, "No cut yet.");
-            if hidden > 0 {
-                out.line(&format!("… and {hidden} older ones (--all)"));
-            }
-            for gap in &history.gaps {
-                out.line(&format!("No cuts from {} to {}: {}", time(gap.from), time(gap.to), gap.why));
-            }
-            out.line(&format!(
-                "{} cuts, {} in vault {}",
-                history.cuts.len(),
-                size(Some(history.stored)),
-                history.vault
-            ));
-        })?;
+        let kept = |time| since.is_none_or(|since| time >= since);
+        history.cuts.retain(|cut| kept(cut.time));
+        history.gaps.retain(|gap| kept(gap.to));
+        session.out.show(&history, |out| show::timeline(out, &history, self.all, SystemClock.now()))?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -225,14 +191,10 @@ impl SnapshotCommand {
                 })?;
             }
             Self::Ls { volume } => {
-                let mut history = client.history(&volume).await?;
-                history.cuts.retain(|cut| !cut.snapshots.is_empty());
-                session.out.show(&history, |out| {
-                    let mut table = Table::new(["SNAPSHOT", "CUT", "TIME"]);
-                    for cut in &history.cuts {
-                        table.row([cut.snapshots.join(","), format!("#{}", cut.point), time(cut.time)]);
-                    }
-                    out.table(&table, "No snapshots.");
+                let snapshots = waiting("reading the history", client.snapshots(&volume)).await?;
+                session.out.show(&snapshots, |out| {
+                    let table = show::snapshots(&snapshots.snapshots, SystemClock.now());
+                    out.table(&table, &format!("{} has no snapshots.", plain(&volume)));
                 })?;
             }
             Self::Rm { volume, name } => {
@@ -275,8 +237,14 @@ impl RestoreArgs {
     pub async fn run(self, session: &Session) -> Outcome {
         let at = moment(&self.at)?;
         let client = session.client.clone().with_patience(PATIENCE);
+        let history = waiting("reading the history", client.history(&self.volume)).await?;
+        let cut = show::find(&history, &at);
+        if let Some(cut) = cut {
+            let (new, stop) = (self.as_name.as_deref(), self.stop_containers);
+            session.out.aside(&show::plan(&self.volume, new, stop, cut, &at));
+        }
         if self.as_name.is_none() && !self.yes {
-            self.ask(session, &at)?;
+            agreed(session, &self.volume, &at, cut)?;
         }
         let request = RestoreCut {
             at: at.to_string(),
@@ -285,39 +253,42 @@ impl RestoreArgs {
         };
         let restored = waiting("restoring", client.restore_cut(&self.volume, &request)).await?;
         session.out.show(&restored, |out| {
-            out.line(&format!(
-                "{}: as it was at {} (cut #{})",
-                restored.name,
-                time(restored.time),
-                restored.point
-            ));
+            let which = show::which(restored.point, restored.time, &at);
+            let written = size(Some(restored.written));
+            out.line(&format!("{}: has {which} ({written} written)", restored.name));
             if !restored.restarted.is_empty() {
                 out.line(&format!("Started again: {}", restored.restarted.join(", ")));
             }
+            if let Some(undo) = restored.undo {
+                let stop = if self.stop_containers { " --stop-containers" } else { "" };
+                out.line(&format!("To undo it: everhold restore {} --at '#{undo}'{stop}", restored.name));
+            }
         })?;
-        if let Some(undo) = restored.undo {
-            session.out.note(&format!("To undo it: everhold restore {} --at '#{undo}'", self.volume));
-        }
         Ok(ExitCode::SUCCESS)
     }
+}
 
-    fn ask(&self, session: &Session, at: &At) -> Result<(), Problem> {
-        let refused = |why: &str| {
-            Problem::new(ErrorKind::InvalidInput, why, "add `--yes`, or `--as NEW` for a new volume")
-        };
-        if !stdin().is_terminal() {
-            return Err(refused(
-                "a restore in place rewrites the volume, and there is no terminal to ask on",
-            ));
-        }
-        session.out.note(&format!(
-            "This brings {} back to {at}. Its present state is cut first, so that this can be undone. Type `yes` to go on:",
-            self.volume
-        ));
-        let mut answer = String::new();
-        stdin().read_line(&mut answer).map_err(|error| refused(&error.to_string()))?;
-        if answer.trim().eq_ignore_ascii_case("yes") { Ok(()) } else { Err(refused("nothing was restored")) }
+/// Asks before a volume is rewritten.
+fn agreed(session: &Session, volume: &str, at: &At, cut: Option<&v1::Cut>) -> Result<(), Problem> {
+    let refused = |why: &str| {
+        Problem::new(ErrorKind::InvalidInput, why, "add `--yes`, or `--as NEW` for a new volume")
+            .with_data_state("unchanged")
+    };
+    if !stdin().is_terminal() {
+        return Err(refused("a restore in place rewrites the volume, and there is no terminal to ask on"));
     }
+    if cut.is_none() {
+        // Nobody can agree to a cut that is not known yet.
+        return Err(Problem::new(
+            ErrorKind::InvalidInput,
+            format!("volume {volume} has no cut for {at}"),
+            format!("`everhold history {volume}` shows which there are"),
+        ));
+    }
+    session.out.note("Type `yes` to go on:");
+    let mut answer = String::new();
+    stdin().read_line(&mut answer).map_err(|error| refused(&error.to_string()))?;
+    if answer.trim().eq_ignore_ascii_case("yes") { Ok(()) } else { Err(refused("nothing was restored")) }
 }
 
 /// Make a new volume with the content of another
@@ -346,7 +317,7 @@ impl CloneArgs {
                 "{}: as {} was at {} ({})",
                 cloned.name,
                 self.volume,
-                time(cloned.time),
+                moment_of(cloned.time),
                 cloned.how
             ));
         })?;
@@ -377,24 +348,99 @@ impl VerifyArgs {
             Some(volume) => vec![volume],
             None => client.protection().await?.volumes.into_iter().map(|volume| volume.name).collect(),
         };
+        let one = volumes.len() == 1;
+        if volumes.is_empty() {
+            session.out.aside("No volume is protected.");
+        }
         let mut whole = true;
         for volume in volumes {
-            let verified: v1::Verified =
-                waiting("verifying", client.verify(&volume, &Verify { at: at.clone() })).await?;
+            let verifying = format!("verifying {}", plain(&volume));
+            let verified = match waiting(&verifying, client.verify(&volume, &Verify { at: at.clone() })).await
+            {
+                Ok(verified) => verified,
+                Err(problem) if one => return Err(problem),
+                Err(problem) => {
+                    // The others are to be looked at all the same.
+                    session.out.problem(&problem);
+                    whole = false;
+                    continue;
+                }
+            };
             whole &= verified.problems.is_empty();
             session.out.show(&verified, |out| {
-                let cut = format!("{}: cut #{} of {}", verified.name, verified.point, time(verified.time));
+                let cut =
+                    format!("{}: cut #{} of {}", verified.name, verified.point, moment_of(verified.time));
                 if verified.problems.is_empty() {
                     out.line(&format!(
                         "{cut}: whole, {} blocks, file system {}",
-                        verified.blocks, verified.file_system
+                        verified.blocks,
+                        plain(&verified.file_system)
                     ));
                 }
                 for problem in &verified.problems {
-                    out.line(&format!("{cut}: {problem}"));
+                    out.line(&format!("{cut}: {}", out.tone(&plain(problem), Tone::Bad)));
                 }
             })?;
         }
         Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+
+    fn read(line: &str) -> Result<Command, String> {
+        let words = std::iter::once("everhold").chain(line.split_whitespace());
+        Cli::try_parse_from(words).map(|cli| cli.command).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_meant_is_understood() {
+        for line in [
+            "protect data",
+            "protect data --interval 500ms --vault far --keep 1s:10m,1h:7d --group shop",
+            "protect data --off",
+            "history data --since 14:03 --all --json",
+            "snapshot create data release",
+            "snapshot ls data",
+            "snapshot list data",
+            "snapshot rm data release",
+            "restore data --at 2m",
+            "restore data --at #17 --stop-containers -y",
+            "restore data --at release --as copy",
+            "clone data copy",
+            "clone data copy --at yesterday",
+            "verify data --at #17",
+            "verify --all",
+        ] {
+            assert!(read(line).is_ok(), "{line}: {:?}", read(line));
+        }
+        let Ok(Command::Restore(restore)) = read("restore data --at release --as copy") else { panic!() };
+        assert_eq!((restore.at.as_str(), restore.as_name.as_deref()), ("release", Some("copy")));
+        // What was removed comes back from the trash, and what was changed from the history.
+        assert!(matches!(read("trash restore data"), Ok(Command::Trash(_))));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            "protect",
+            "protect data --off --interval 1s",
+            "protect data --off --group shop",
+            "history",
+            "snapshot data release",
+            "snapshot create data",
+            "restore data",
+            "restore --at 2m",
+            "restore data --at 2m --as copy --stop-containers",
+            "clone data",
+            "verify",
+            "verify data --all",
+            "verify --all --at 2m",
+        ] {
+            assert!(read(line).is_err(), "{line}");
+        }
     }
 }

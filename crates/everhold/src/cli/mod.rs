@@ -110,7 +110,7 @@ fn exit_codes() -> String {
     for kind in ErrorKind::all() {
         let (code, word) = (kind.exit_code(), kind.code());
         let also = match kind {
-            ErrorKind::Internal => "; `doctor` found something wrong",
+            ErrorKind::Internal => "; `doctor` or `verify` found something wrong",
             ErrorKind::InvalidInput => "; the command line is wrong",
             _ => "",
         };

@@ -141,8 +141,9 @@ impl Command {
             }
             Self::Ls => {
                 let volumes = client.volumes().await?;
+                let protection = client.protection().await?;
                 out.show(&volumes, |out| {
-                    out.table(&show::volumes(&volumes.volumes), "There are no volumes.")
+                    out.table(&show::volumes(&volumes.volumes, &protection), "There are no volumes.")
                 })?;
             }
             Self::Inspect(Name { name }) => {

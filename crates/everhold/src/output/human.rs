@@ -34,7 +34,10 @@ pub fn span(from: Timestamp, to: Timestamp) -> String {
 pub fn apart(from: Timestamp, to: Timestamp) -> String {
     match to.duration_since(from).as_millis() {
         ms @ 0..1000 => format!("{ms}ms"),
-        ms @ 1000..60_000 => format!("{}.{:03}", ms / 1000, ms % 1000).trim_end_matches(['0', '.']).to_owned() + "s",
+        ms @ 1000..60_000 => {
+            let text = format!("{}.{:03}", ms / 1000, ms % 1000);
+            format!("{}s", text.trim_end_matches('0').trim_end_matches('.'))
+        }
         _ => span(from, to),
     }
 }

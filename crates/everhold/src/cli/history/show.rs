@@ -24,7 +24,8 @@ fn rows(history: &History, all: bool, now: Timestamp) -> (Table, usize) {
             hidden += 1;
             continue;
         }
-        let verified = cut.verified.map(|at| format!("{} {} ago", verdict(cut.verified_whole), span(at, now)));
+        let verified =
+            cut.verified.map(|at| format!("{} {} ago", verdict(cut.verified_whole), span(at, now)));
         table.row([
             format!("#{}", cut.point),
             moment(cut.time),
@@ -134,7 +135,10 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!((lines.len(), hidden), (1 + ROWS + 3, 96 - ROWS - 2));
         assert!(lines[1].starts_with("#100  1970-01-01T00:01:40.000Z  0s   4KiB"), "{text}");
-        assert!(lines[7].starts_with("gap") && lines[7].ends_with("no cuts for 5s: the vault was away"), "{text}");
+        assert!(
+            lines[7].starts_with("gap") && lines[7].ends_with("no cuts for 5s: the vault was away"),
+            "{text}"
+        );
         assert!(lines[6].starts_with("#95") && lines[8].starts_with("#90"), "{text}");
         assert!(lines[42].starts_with("#50") && lines[42].contains("release"), "{text}");
         assert!(lines[43].starts_with("#40") && lines[43].ends_with("found DAMAGED 10s ago"), "{text}");
