@@ -230,6 +230,8 @@ fn killed_at_every_step_of_a_history_under_load() {
                 !sandbox.is_running()
             });
         }
+        // Merging and deleting begin when a minute is over.
+        until("the daemon gets there", Duration::from_secs(200), || !sandbox.is_running());
         sandbox.wait_for_crash().no_env("EVERHOLD_FAULT");
         let begun = Instant::now();
         let writable = std::fs::write(path.join("alive"), "yes");
