@@ -667,7 +667,7 @@ mod tests {
     ];
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 28, max_shrink_iters: 0, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 20, max_shrink_iters: 0, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
         fn whatever_is_asked_for_stays_and_no_more_than_that(seed: u64, keep in 0..KEEPS.len()) {
@@ -686,7 +686,7 @@ mod tests {
                     );
                 }
             }
-            prop_assert!(amplification <= 12.0, "{} times written", amplification);
+            prop_assert!(amplification <= 9.0, "{} times written", amplification);
         }
     }
 
@@ -695,11 +695,11 @@ mod tests {
     #[test]
     fn merging_costs_a_few_times_what_is_written() {
         for (keep, gap, cuts) in [
-            ("1m:2h,1h:2d,1d:10d", 60 * SECOND, 9_000),
-            ("1m:10m", 60 * SECOND, 6_000),
-            ("1s:10m", SECOND, 6_000),
-            ("1h:30d", HOUR, 3_000),
-            ("1d:7d", 3 * HOUR, 1_500),
+            ("1m:2h,1h:1d,1d:10d", 60 * SECOND, 3_500),
+            ("1m:10m", 60 * SECOND, 3_000),
+            ("1s:10m", SECOND, 3_000),
+            ("1h:30d", HOUR, 1_500),
+            ("1d:7d", 3 * HOUR, 1_000),
         ] {
             let mut sim = Sim::new(7, keep, 1_000, 1);
             sim.reads = false;
@@ -710,7 +710,7 @@ mod tests {
                 if cut == 100 {
                     sim.snapshots.insert(sim.newest());
                 }
-                if cut % 10 == 0 {
+                if cut % 20 == 0 {
                     sim.settle();
                 }
             }
@@ -780,10 +780,10 @@ mod tests {
         // A cut a second for two hours, weeks ago, and then one cut a day.
         let times = (0..7_200).map(|at| MIDNIGHT + at * SECOND).chain((1..60).map(|d| MIDNIGHT + d * DAY));
         let now = MIDNIGHT + 60 * DAY;
-        let without = settled(cuts(times.clone()), &[], now);
-        let with = settled(cuts(times), &[4_321], now);
-        assert!(chain(&with, 0, 4_321).unwrap().len() <= LINKS + 1, "{:?}", spans(&with));
-        assert!(with.len() <= without.len() + LINKS + 1, "{:?}", spans(&with));
+        let segments = settled(cuts(times), &[4_321], now);
+        let newest = chain(&segments, 0, 7_259).unwrap().len();
+        assert!(chain(&segments, 0, 4_321).unwrap().len() <= LINKS + 1, "{:?}", spans(&segments));
+        assert!(segments.len() < newest + LINKS, "{:?}", spans(&segments));
     }
 
     #[test]
