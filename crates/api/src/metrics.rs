@@ -162,8 +162,11 @@ fn see_histories(registry: &mut Registry, engine: &Engine) {
     for volume in engine.volumes() {
         let Some(status) = engine.protection_status(&volume.name) else { continue };
         let labels = HistoryLabels { volume: volume.name.to_string() };
-        let late = status.behind_since.map_or(0.0, |since| now.duration_since(since).as_secs_f64().max(0.0));
-        behind.get_or_create(&labels).set(late);
+        let late = status.behind_since.map(|since| now.duration_since(since).as_secs_f64().max(0.0));
+        // Without any durable cut, 0 would say that nothing is missing.
+        if let Some(late) = late.or(status.newest.map(|_| 0.0)) {
+            behind.get_or_create(&labels).set(late);
+        }
         waiting.get_or_create(&labels).set(status.waiting.1);
         if let Some((_, at)) = status.newest {
             newest.get_or_create(&labels).set(at.duration_since(Timestamp::UNIX_EPOCH).as_secs_f64());

@@ -98,12 +98,12 @@ pub fn plan(volume: &str, new: Option<&str>, stop_containers: bool, cut: &Cut, a
             false => "",
         };
         return format!(
-            "{} goes back to {which}. Its present state is cut first, and the command that goes back to that is \
-             said afterwards.{containers}",
+            "Going to bring {} back to {which}. Its present state is cut first, and the command that goes back to \
+             that is printed afterwards.{containers}",
             plain(volume)
         );
     };
-    format!("{} becomes a new volume with {which}. {} stays as it is.", plain(new), plain(volume))
+    format!("Going to make the new volume {} with {which}. {} stays as it is.", plain(new), plain(volume))
 }
 
 #[cfg(test)]
@@ -175,7 +175,8 @@ mod tests {
         let new = plan(Some("copy"), "release");
         assert_eq!(
             new,
-            "copy becomes a new volume with cut #50 of 1970-01-01T00:00:50.000Z, snapshot release. pgdata stays as it is."
+            "Going to make the new volume copy with cut #50 of 1970-01-01T00:00:50.000Z, snapshot release. \
+             pgdata stays as it is."
         );
     }
 
