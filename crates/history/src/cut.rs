@@ -73,6 +73,8 @@ pub struct Cut {
     pub bytes: u64,
     /// How long writers waited, the freezing itself included.
     pub frozen: Duration,
+    /// How long all of it took, until its segment was in the outbox.
+    pub took: Duration,
 }
 
 /// The most that is copied in a freeze, so that memory is bounded too.
@@ -90,6 +92,7 @@ pub fn cut(
     now: &dyn Fn() -> Timestamp,
     bounds: &Bounds,
 ) -> Result<Vec<Option<Cut>>> {
+    let begun = Instant::now();
     for live in lives.iter_mut() {
         if live.changes.is_some_and(|changes| changes.token() == 0) {
             live.writer.distrust("its marks are new, or it was changed in a way that they do not show");
@@ -106,7 +109,11 @@ pub fn cut(
             Err(Error::TooMuch { left, waited, .. }) => {
                 last = Some(Error::TooMuch { left, waited, attempts: attempt + 1 });
             }
-            other => return other,
+            Ok(mut cuts) => {
+                cuts.iter_mut().flatten().for_each(|cut| cut.took = begun.elapsed());
+                return Ok(cuts);
+            }
+            Err(error) => return Err(error),
         }
     }
     Err(last.unwrap_or(Error::InUse))
@@ -182,6 +189,7 @@ fn attempt_cut(
             blocks: (before, rest.blocks.len() as u64),
             bytes,
             frozen: if live.mountpoint.is_some() { waited } else { Duration::ZERO },
+            took: Duration::ZERO,
         }));
     }
     Ok(cuts)

@@ -60,6 +60,8 @@ pub struct ProtectionStatus {
     pub trouble: Option<String>,
     /// How long writers waited in the last cut, in milliseconds.
     pub last_freeze_ms: Option<u64>,
+    /// How long the last cut took, from its beginning until it waited for the vault, in milliseconds.
+    pub last_cut_ms: Option<u64>,
     /// When it was last verified.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub verified: Option<Timestamp>,
@@ -302,6 +304,10 @@ impl From<engine::Verified> for Verified {
     }
 }
 
+fn milliseconds(duration: std::time::Duration) -> Option<u64> {
+    u64::try_from(duration.as_millis()).ok()
+}
+
 impl ProtectionStatus {
     /// Of this volume.
     pub fn of(name: &model::VolumeName, status: engine::ProtectionStatus) -> Self {
@@ -315,7 +321,8 @@ impl ProtectionStatus {
             waiting: status.waiting.0,
             waiting_bytes: status.waiting.1,
             trouble: status.trouble,
-            last_freeze_ms: status.last_freeze.and_then(|freeze| u64::try_from(freeze.as_millis()).ok()),
+            last_freeze_ms: status.last_freeze.and_then(milliseconds),
+            last_cut_ms: status.last_took.and_then(milliseconds),
             verified: status.verified.map(|(at, _)| at),
             verified_whole: status.verified.map(|(_, whole)| whole),
         }

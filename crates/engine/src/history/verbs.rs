@@ -83,6 +83,7 @@ impl Engine {
             waiting: (0, 0),
             trouble: None,
             last_freeze: None,
+            last_took: None,
             verified: None,
         };
         let Some(state) = self.histories.known(volume.id) else { return Some(status) };
@@ -90,6 +91,7 @@ impl Engine {
         status.trouble = said.trouble;
         status.behind_since = said.behind_since;
         status.last_freeze = said.last.map(|cut| cut.frozen);
+        status.last_took = said.last.map(|cut| cut.took);
         status.verified = said.verified.map(|(_, at, whole)| (at, whole));
         if let Some(outbox) = lock(&state.outbox).as_ref() {
             status.newest = outbox.durable_cut().map(|(point, time)| (point, timestamp(time)));

@@ -60,6 +60,8 @@ pub struct ProtectionStatus {
     pub trouble: Option<String>,
     /// How long writers waited in the last cut.
     pub last_freeze: Option<Duration>,
+    /// How long the last cut took, from its beginning until it waited for the vault.
+    pub last_took: Option<Duration>,
     /// When it was last verified, and whether it was whole.
     pub verified: Option<(Timestamp, bool)>,
 }

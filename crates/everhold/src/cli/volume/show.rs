@@ -259,6 +259,7 @@ mod tests {
             waiting_bytes: 0,
             trouble: trouble.map(str::to_owned),
             last_freeze_ms: None,
+            last_cut_ms: None,
             verified: None,
             verified_whole: whole,
         };
