@@ -10,13 +10,14 @@
 use crate::engine::{Engine, lock};
 use crate::pools::Pool;
 use crate::{Error, Guard, Result};
+use history::Frozen;
 use jiff::Timestamp;
 use model::{PoolName, Size, Volume, VolumeId};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Whether the writers of a pool are held.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -59,14 +60,27 @@ pub(crate) struct CutFreeze<'a> {
     id: VolumeId,
     mountpoint: PathBuf,
     frozen: Option<File>,
+    since: Instant,
+    guarded: bool,
+}
+
+impl Frozen for CutFreeze<'_> {
+    fn since(&self) -> Instant {
+        self.since
+    }
+
+    fn thaw(&mut self) {
+        let Some(file) = self.frozen.take() else { return };
+        if let Err(error) = linux::freeze::thaw_fd(&file, &self.mountpoint) {
+            tracing::error!(path = %self.mountpoint.display(), %error, "could not thaw; `fsfreeze -u` on this path does it");
+        }
+    }
 }
 
 impl Drop for CutFreeze<'_> {
     fn drop(&mut self) {
-        if let Some(file) = self.frozen.take() {
-            if let Err(error) = linux::freeze::thaw_fd(&file, &self.mountpoint) {
-                tracing::error!(path = %self.mountpoint.display(), %error, "could not thaw; `fsfreeze -u` on this path does it");
-            }
+        self.thaw();
+        if self.guarded {
             self.holds.let_go(&self.mountpoint);
         }
         lock(&self.holds.freezing).remove(&self.id);
@@ -107,17 +121,23 @@ impl Holds {
             return Err("its writers are being held, as the pool is full".into());
         }
         // From here on dropping it undoes what was done.
-        let mut freeze = CutFreeze { holds: self, id, mountpoint: mountpoint.to_owned(), frozen: None };
+        let mut freeze = CutFreeze {
+            holds: self,
+            id,
+            mountpoint: mountpoint.to_owned(),
+            frozen: None,
+            since: Instant::now(),
+            guarded: false,
+        };
         if self.is_held(id) {
             return Err("its writers are held, as the pool is full".into());
         }
         let file = File::open(mountpoint).map_err(|error| error.to_string())?;
         refuse_host(&file, mountpoint)?;
         guard.protect(mountpoint).map_err(|error| error.to_string())?;
-        if let Err(error) = linux::freeze::freeze_fd(&file, mountpoint) {
-            self.let_go(mountpoint);
-            return Err(error.to_string());
-        }
+        freeze.guarded = true;
+        freeze.since = Instant::now();
+        linux::freeze::freeze_fd(&file, mountpoint).map_err(|error| error.to_string())?;
         freeze.frozen = Some(file);
         Ok(freeze)
     }

@@ -146,6 +146,7 @@ impl Config {
             tracking: history.tracking.unwrap_or_else(|| {
                 if state == Path::new("/var/lib/everhold") { usual.tracking } else { state.join("bpf") }
             }),
+            volatile: run.join("history"),
             spool: history.spool.map_or(usual.spool, |word| word.0),
             frozen: history.frozen.map_or(usual.frozen, Duration::from),
             upkeep_every: history.upkeep.map_or(usual.upkeep_every, Duration::from),

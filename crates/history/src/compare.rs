@@ -1,15 +1,15 @@
 //! Finding what has changed by comparing every block with the newest point.
 
 use crate::changes::Changes;
-use crate::error::{Error, Result};
-use crate::writer::{SIZE, Writer};
+use crate::error::Result;
+use crate::restore::chain_to;
+use crate::run::{Comparing, Run, SealedBlock};
+use crate::writer::{PORTION, SIZE, Writer, read_blocks};
 use std::iter::Peekable;
 use std::ops::Range;
-use vault::format::{BLOCK, Content, Kind, PART_ENTRIES, is_zero};
+use std::sync::Arc;
+use vault::format::{BLOCK, Sealer};
 use vault::read::{Located, Merged, ReadResult};
-
-/// Blocks that are read in one go.
-const PORTION: u64 = 4096;
 
 /// What the newest point has, in order of the blocks.
 struct Expected {
@@ -38,61 +38,45 @@ impl Writer {
         self.outbox().upload()?;
         let state = self.access.state()?;
         let size = self.reader.file().metadata().map_err(crate::error::file("stat of the image"))?.len();
-        let chain: Vec<_> = vault::chain::chain(&state.listing.segments, 0, self.point)
-            .ok_or_else(|| Error::NoWay { point: self.point, why: "segments of it are missing".into() })?
-            .into_iter()
-            .cloned()
-            .collect();
-        let mut expected =
-            Expected { blocks: Merged::new(&self.access, &chain.iter().collect::<Vec<_>>()).peekable() };
-        let mut differing = 0;
-        for range in data_blocks(self)? {
-            let mut at = range.start;
-            while at < range.end {
-                let end = range.end.min(at + PORTION);
-                differing += self.compare_portion(at..end, &mut expected, size)?;
-                at = end;
-            }
-        }
+        let chain = chain_to(&state.listing.segments, self.point)?;
+        let mut expected = Expected { blocks: Merged::new(&self.access, &chain).peekable() };
+        let (keys, stream) = (self.access.keys.clone(), self.access.stream.0);
+        let sealer = || Sealer::new(&keys, stream, crate::writer::salt());
+        let (reader, pool) = (self.reader.clone(), Arc::clone(&self.pool));
+        let data = data_blocks(self)?;
+        let differing = Comparing::with(&keys, &sealer, |comparing| {
+            let mut differing = 0;
+            read_blocks(&reader, &pool, &data, None, &mut |first, content| {
+                let mut gone = Vec::new();
+                let blocks = first..first + (content.len() / BLOCK) as u64;
+                let was = blocks.map(|block| expected.at(block, |located| gone.push(located.clone())));
+                let was = was.collect::<ReadResult<Vec<_>>>()?;
+                let mut memory = comparing.memory();
+                memory.clear();
+                memory.extend_from_slice(content);
+                let found = comparing.compare(Run { first, content: memory, expected: was });
+                differing += self.hold_differing(found, size)? + self.hold_gone(&gone, size)?;
+                Ok(())
+            })?;
+            differing += self.hold_differing(comparing.rest(), size)?;
+            Ok(differing)
+        })?;
         // What the point has beyond the last data is a hole now.
         let mut gone = Vec::new();
         expected.at(u64::MAX, |located| gone.push(located.clone()))?;
-        differing += self.hold_gone(&gone, size)?;
+        let differing = differing + self.hold_gone(&gone, size)?;
         if let Some(changes) = changes {
             self.begin_trust(changes)?;
         }
         Ok(differing)
     }
 
-    fn compare_portion(&mut self, range: Range<u64>, expected: &mut Expected, size: u64) -> Result<u64> {
-        let mut contents: Vec<(u64, Box<[u8; BLOCK]>)> = Vec::new();
-        let portion = std::slice::from_ref(&range);
-        let left = self.read(portion, None, |block, bytes| {
-            if let Ok(content) = <&[u8; BLOCK]>::try_from(bytes) {
-                contents.push((block, Box::new(*content)));
-            }
-        })?;
-        debug_assert!(left.is_empty(), "there was no deadline");
-        let mut gone = Vec::new();
-        let mut differing = Vec::new();
-        for (block, content) in &contents {
-            let was = expected.at(*block, |located| gone.push(located.clone()))?;
-            let same = match was.as_ref().map(|located| located.entry.content) {
-                Some(Content::Data { hash, .. }) => hash == self.access.keys.hash(&content[..]),
-                Some(Content::Zeros { .. }) | None => is_zero(content),
-            };
-            if !same {
-                differing.push((*block, content));
-            }
-        }
-        let ranges: Vec<_> = differing.iter().map(|(block, _)| *block..*block + 1).collect();
+    fn hold_differing(&mut self, found: Vec<SealedBlock>, size: u64) -> Result<u64> {
+        let ranges: Vec<_> = found.iter().map(|(entry, _)| entry.block..entry.end()).collect();
         self.note(&ranges)?;
-        for (block, content) in &differing {
-            self.hold(*block, content);
-        }
-        let found = differing.len() as u64 + self.hold_gone(&gone, size)?;
+        self.hold_sealed(found);
         self.flush_if_full(size)?;
-        Ok(found)
+        Ok(ranges.len() as u64)
     }
 
     /// Holds zeros where the newest point has data and the image has none any more.
@@ -102,20 +86,13 @@ impl Writer {
             .filter(|located| located.entry.sealed_len() > 0 && located.entry.block * SIZE < size)
             .map(|located| located.entry.block)
             .collect();
-        let ranges: Vec<_> = blocks.iter().map(|block| *block..*block + 1).collect();
-        self.note(&ranges)?;
-        for block in &blocks {
-            self.hold_zeros(*block, 1);
+        for blocks in blocks.chunks(PORTION) {
+            let ranges: Vec<_> = blocks.iter().map(|block| *block..*block + 1).collect();
+            self.note(&ranges)?;
+            blocks.iter().for_each(|block| self.hold_zeros(*block, 1));
             self.flush_if_full(size)?;
         }
         Ok(blocks.len() as u64)
-    }
-
-    fn flush_if_full(&mut self, size: u64) -> Result<()> {
-        if self.held() >= PART_ENTRIES {
-            self.flush(Kind::Partial, self.time, size)?;
-        }
-        Ok(())
     }
 }
 

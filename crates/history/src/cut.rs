@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use vault::format::{BLOCK, Kind};
+use vault::format::Kind;
 
 /// Who freezes file systems, and sees to it that they are thawed whatever happens.
 pub trait Freezer {
@@ -19,8 +19,13 @@ pub trait Freezer {
     fn freeze<'a>(&'a self, mountpoint: &Path) -> std::result::Result<Box<dyn Frozen + 'a>, String>;
 }
 
-/// Something that is frozen until this is dropped; dropping it thaws.
-pub trait Frozen {}
+/// Something that is frozen until it is thawed; dropping it thaws it too.
+pub trait Frozen {
+    /// When writers began to wait.
+    fn since(&self) -> Instant;
+    /// Lets writers go on. What else is to be cleaned up is for the drop.
+    fn thaw(&mut self);
+}
 
 /// What a cut may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,13 +132,14 @@ fn attempt_cut(
     rest: u64,
 ) -> Result<Vec<Option<Cut>>> {
     let mut before = Vec::new();
+    let begun = Instant::now();
     for live in lives.iter_mut() {
         before.push(live.prepare(bounds, rest)?);
     }
+    let prepared = begun.elapsed();
     if lives.iter().all(Live::is_unchanged) {
         return Ok(lives.iter().map(|_| None).collect());
     }
-    let begun = Instant::now();
     let mut frozen = Vec::new();
     let mut taken: Vec<Rest> = Vec::new();
     for live in lives.iter() {
@@ -142,6 +148,7 @@ fn attempt_cut(
             live.writer.steps.at(Step::CutFrozen);
         }
     }
+    let freezing = frozen.first().map_or(Duration::ZERO, |first| first.since().elapsed());
     let deadline = Instant::now() + bounds.frozen;
     let instant = now();
     let mut failed = None;
@@ -154,16 +161,26 @@ fn attempt_cut(
             }
         }
     }
+    frozen.iter_mut().for_each(|frozen| frozen.thaw());
+    let waited = frozen.first().map_or(Duration::ZERO, |first| first.since().elapsed());
     drop(frozen);
-    let waited = begun.elapsed();
     let left: u64 = taken.iter().map(|rest| rest.left).sum();
+    tracing::debug!(
+        before = before.iter().sum::<u64>(),
+        frozen = taken.iter().map(|rest| rest.blocks).sum::<u64>(),
+        left,
+        ?prepared,
+        ?freezing,
+        ?waited,
+        "cut"
+    );
     let mut cuts = Vec::new();
     for (at, live) in lives.iter_mut().enumerate() {
         live.writer.steps.at(Step::CutThawed);
         let Some(rest) = taken.get(at) else { break };
         // Also when the cut failed: what was read need not be read again.
-        for (block, content) in &rest.blocks {
-            live.writer.hold(*block, content);
+        for (first, content) in &rest.runs {
+            live.writer.hold(*first, content);
         }
     }
     if let Some(error) = failed {
@@ -186,7 +203,7 @@ fn attempt_cut(
         cuts.push(Some(Cut {
             point: live.writer.point,
             time,
-            blocks: (before, rest.blocks.len() as u64),
+            blocks: (before, rest.blocks),
             bytes,
             frozen: if live.mountpoint.is_some() { waited } else { Duration::ZERO },
             took: Duration::ZERO,
@@ -201,7 +218,10 @@ fn within(range: &Range<u64>, other: &Range<u64>) -> bool {
 
 /// What was copied in a freeze.
 struct Rest {
-    blocks: Vec<(u64, Box<[u8; BLOCK]>)>,
+    /// The number of the first block of each, and their content.
+    runs: Vec<(u64, Vec<u8>)>,
+    /// How many blocks that are.
+    blocks: u64,
     /// Blocks that there was no time for.
     left: u64,
     size: u64,
@@ -230,8 +250,7 @@ impl Live<'_> {
             }
             last = blocks;
             let size = self.size()?;
-            self.writer.take(changes, &dirty)?;
-            copied += self.writer.copy(&dirty, size)?;
+            copied += self.writer.copy(changes, &dirty, size)?;
             // What came meanwhile is written now rather than in the freeze.
             self.sync(bounds)?;
         }
@@ -255,7 +274,7 @@ impl Live<'_> {
     fn take_rest(&mut self, deadline: Instant) -> Result<Rest> {
         let size = self.size()?;
         let Some(changes) = self.changes else {
-            return Ok(Rest { blocks: Vec::new(), left: 0, size, events: 0 });
+            return Ok(Rest { runs: Vec::new(), blocks: 0, left: 0, size, events: 0 });
         };
         let dirty = changes.dirty();
         let all = count(&dirty);
@@ -263,14 +282,13 @@ impl Live<'_> {
             if changes.is_broken() {
                 self.writer.distrust("something was written beyond the marks");
             }
-            return Ok(Rest { blocks: Vec::new(), left: all.max(1), size, events: 0 });
+            return Ok(Rest { runs: Vec::new(), blocks: 0, left: all.max(1), size, events: 0 });
         }
         self.writer.take(changes, &dirty)?;
-        let mut blocks = Vec::with_capacity(all as usize);
-        let left = self.writer.read(&dirty, Some(deadline), |block, bytes| {
-            if let Ok(content) = <&[u8; BLOCK]>::try_from(bytes) {
-                blocks.push((block, Box::new(*content)));
-            }
+        let mut runs = Vec::with_capacity(dirty.len());
+        let left = self.writer.read(&dirty, Some(deadline), |first, content| {
+            runs.push((first, content.to_vec()));
+            Ok(())
         });
         let left = match left {
             Ok(left) => left,
@@ -280,12 +298,13 @@ impl Live<'_> {
             }
         };
         changes.mark_if_any(&left);
-        Ok(Rest { blocks, left: count(&left), size, events: changes.events() })
+        let left = count(&left);
+        Ok(Rest { runs, blocks: all - left, left, size, events: changes.events() })
     }
 
-    /// Whether nothing is held for the next cut but what thawing wrote.
+    /// Whether the newest point is a cut, and nothing is held for the next one but what thawing wrote.
     fn has_only_echo(&self) -> bool {
-        self.writer.point > 0 && self.writer.holds_only(&self.echo)
+        self.writer.is_at_cut() && self.writer.holds_only(&self.echo)
     }
 
     /// Whether a cut would have nothing in it, now that all has been written out.

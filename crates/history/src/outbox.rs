@@ -32,12 +32,38 @@ pub struct Waiting {
     pub spooled: u64,
 }
 
+/// Where the daemon keeps what is on its way.
+pub(crate) struct Places<'a> {
+    /// What outlives the host.
+    pub(crate) home: &'a Path,
+    /// What outlives the daemon.
+    pub(crate) volatile: &'a Path,
+}
+
+/// Called when something waits for the vault. It must not wait itself.
+#[derive(Clone)]
+pub struct Wake(Arc<dyn Fn() + Send + Sync>);
+
+impl Wake {
+    /// Calls `wake`.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(wake))
+    }
+}
+
+impl Default for Wake {
+    fn default() -> Self {
+        Self::new(|| {})
+    }
+}
+
 #[derive(Default)]
 struct Inner {
     queue: VecDeque<BuiltPart>,
     queued: u64,
     /// The newest point in the queue, the spool or the vault, and its time.
     newest: (u64, u64),
+    newest_kind: Option<Kind>,
     /// The newest point in the vault, and its time.
     durable: (u64, u64),
     /// The newest cut in the vault.
@@ -56,7 +82,9 @@ pub struct Outbox {
     spool: Access,
     epoch: u32,
     home: PathBuf,
+    volatile: PathBuf,
     limit: u64,
+    wake: Wake,
     inner: Mutex<Inner>,
     freed: Condvar,
     /// Held by who uploads, so that segments go in order.
@@ -72,23 +100,32 @@ impl Outbox {
     pub(crate) fn open(
         access: Access,
         epoch: u32,
-        home: &Path,
+        places: &Places<'_>,
         limit: u64,
         state: &State,
+        wake: Wake,
         steps: Steps,
     ) -> Result<Self> {
-        let dir = home.join("spool");
+        let dir = places.home.join("spool");
         let store = DirStore::open(&dir, DirOptions { create: true, ..DirOptions::default() })?;
         let spool = Access { store: Arc::new(store), ..access.clone() };
         let newest = state.listing.segments.last().map_or((0, 0), |segment| (segment.to, segment.time));
-        let mut inner =
-            Inner { newest, durable: newest, durable_cut: state.newest_cut(), ..Inner::default() };
+        let newest_kind = state.listing.segments.last().map(|segment| segment.kind);
+        let mut inner = Inner {
+            newest,
+            newest_kind,
+            durable: newest,
+            durable_cut: state.newest_cut(),
+            ..Inner::default()
+        };
         let outbox = Self {
             access,
             spool,
             epoch,
-            home: home.to_owned(),
+            home: places.home.to_owned(),
+            volatile: places.volatile.to_owned(),
             limit,
+            wake,
             inner: Mutex::default(),
             freed: Condvar::new(),
             uploading: Mutex::default(),
@@ -108,11 +145,12 @@ impl Outbox {
             fits &= segment.from <= at && segment.epoch >= newest_epoch;
             at = segment.to;
             inner.newest = (segment.to, segment.time);
+            inner.newest_kind = Some(segment.kind);
             inner.spooled += segment.size();
             inner.spooled_segments += 1;
         }
         if !fits {
-            inner.newest = newest;
+            (inner.newest, inner.newest_kind) = (newest, newest_kind);
             (inner.spooled, inner.spooled_segments) = (0, 0);
         }
         let useless = |name: &PartName| !fits || name.to <= newest.0;
@@ -142,6 +180,11 @@ impl Outbox {
     /// The newest point, wherever it is, and its time in milliseconds.
     pub fn newest(&self) -> (u64, u64) {
         lock(&self.inner).newest
+    }
+
+    /// What the newest point was when this was opened.
+    pub(crate) fn newest_kind(&self) -> Option<Kind> {
+        lock(&self.inner).newest_kind
     }
 
     /// The newest cut that is durable in the vault, and its time in milliseconds.
@@ -178,6 +221,12 @@ impl Outbox {
 
     /// Takes a segment in. One that can wait (a step of a first copy) waits for the vault rather than filling the spool.
     pub(crate) fn push(&self, parts: Vec<BuiltPart>, can_wait: bool) -> Result<()> {
+        let pushed = self.take_in(parts, can_wait);
+        (self.wake.0)();
+        pushed
+    }
+
+    fn take_in(&self, parts: Vec<BuiltPart>, can_wait: bool) -> Result<()> {
         let bytes: u64 = parts.iter().map(|part| part.body.len() as u64).sum();
         let Some(name) = parts.last().map(|part| part.name) else { return Ok(()) };
         let mut inner = lock(&self.inner);
@@ -211,11 +260,40 @@ impl Outbox {
             }
         }
         drop(inner);
-        self.spool.put(&parts)?;
+        // What is older goes first, so that what is found there by the next daemon has no gap.
+        self.spill()?;
+        self.put_aside(&parts)?;
+        lock(&self.inner).newest = (name.to, name.time);
+        Ok(())
+    }
+
+    /// Moves what is in memory to the spool, where it outlives the daemon.
+    ///
+    /// # Errors
+    /// When it can't be written. It is still in memory then.
+    pub fn spill(&self) -> Result<()> {
+        // Not a segment of which some parts are in the vault already.
+        let begun = |part: &&BuiltPart| part.name.part != 0;
+        let parts: Vec<_> = lock(&self.inner).queue.iter().skip_while(begun).cloned().collect();
+        for segment in parts.chunk_by(|_, next| next.name.part != 0) {
+            self.put_aside(segment)?;
+            let mut inner = lock(&self.inner);
+            // An upload may be ahead of us.
+            inner.queue.retain(|part| segment.iter().all(|moved| moved.name != part.name));
+            inner.queued = inner.queue.iter().map(|part| part.body.len() as u64).sum();
+        }
+        Ok(())
+    }
+
+    /// Puts a segment into the spool.
+    fn put_aside(&self, parts: &[BuiltPart]) -> Result<()> {
+        let Some(name) = parts.last().map(|part| part.name) else { return Ok(()) };
+        self.spool.put(parts)?;
         let mut inner = lock(&self.inner);
-        inner.spooled += bytes;
+        inner.spooled += parts.iter().map(|part| part.body.len() as u64).sum::<u64>();
         inner.spooled_segments += 1;
-        inner.newest = (name.to, name.time);
+        drop(inner);
+        self.forget_taken(&name);
         Ok(())
     }
 
@@ -279,8 +357,11 @@ impl Outbox {
             if let Some(part) = next {
                 self.put(&part)?;
                 let mut inner = lock(&self.inner);
-                inner.queue.pop_front();
-                inner.queued -= part.body.len() as u64;
+                // Unless it has gone to the spool meanwhile, and is put again from there, which does nothing.
+                if inner.queue.front().is_some_and(|front| front.name == part.name) {
+                    inner.queue.pop_front();
+                    inner.queued -= part.body.len() as u64;
+                }
                 drop(inner);
                 self.freed.notify_all();
                 if part.name.last {
@@ -343,13 +424,20 @@ impl Outbox {
         if let Err(error) = fs::write(self.noted(), name.to.to_string()).map_err(file("durable")) {
             tracing::warn!(%error, "could not note what is durable");
         }
-        for point in name.from + 1..=name.to {
-            Journal::forget(&self.home, point);
-        }
+        self.forget_taken(name);
         let mut inner = lock(&self.inner);
+        if name.to <= inner.durable.0 {
+            return;
+        }
         inner.durable = (name.to, name.time);
         if name.kind == Kind::Cut {
             inner.durable_cut = Some((name.to, name.time));
+        }
+    }
+
+    fn forget_taken(&self, name: &PartName) {
+        for point in name.from + 1..=name.to {
+            Journal::forget(&self.volatile, point);
         }
     }
 }

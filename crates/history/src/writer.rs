@@ -3,8 +3,10 @@
 use crate::changes::{Changes, count};
 use crate::error::{Result, file};
 use crate::journal::Journal;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Places, Wake};
+use crate::run::{SealedBlock, seal_run};
 use crate::step::{Step, Steps};
+use bytes::Bytes;
 use linux::direct::{Pool, Reader};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
@@ -14,14 +16,15 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-use vault::format::{
-    BLOCK, Entry, Kind, PART_ENTRIES, PartBuilder, PartName, Salt, Sealed, Sealer, seal_block,
-};
+use vault::format::{BLOCK, Entry, Kind, PART_ENTRIES, PartBuilder, PartName, Salt, Sealed, Sealer};
 use vault::read::Access;
 use vault::stream::State;
 
 /// A block's size, for offsets.
 pub(crate) const SIZE: u64 = BLOCK as u64;
+
+/// What is held in memory before a partial point is made of it, in blocks: as much as a part has.
+pub const PORTION: usize = PART_ENTRIES;
 
 /// What a writer is made from.
 pub struct Parts {
@@ -29,14 +32,21 @@ pub struct Parts {
     pub access: Access,
     /// The writer's epoch.
     pub epoch: u32,
-    /// The daemon's own directory for this volume: what was taken, and the spool.
+    /// The daemon's own directory for this volume: the spool.
     pub home: PathBuf,
+    /// A directory for what has to outlive the daemon and not the host: what was taken. Best in memory, as writers wait
+    /// while something is written there.
+    pub volatile: PathBuf,
     /// The image file.
     pub image: PathBuf,
     /// Reads it.
     pub pool: Arc<Pool>,
     /// How many bytes the spool may hold.
     pub spool: u64,
+    /// How many blocks are held in memory before a partial point is made of them; [`PORTION`] but in tests.
+    pub portion: usize,
+    /// Called when something waits for the vault.
+    pub wake: Wake,
     /// Where tests end the process.
     pub steps: Steps,
 }
@@ -60,18 +70,22 @@ struct Known {
 /// One protected volume.
 pub struct Writer {
     pub(crate) access: Access,
-    pub(crate) home: PathBuf,
+    home: PathBuf,
+    volatile: PathBuf,
     pub(crate) reader: Reader,
     pub(crate) pool: Arc<Pool>,
     pub(crate) point: u64,
     pub(crate) time: u64,
+    /// Of the newest point, if there is one.
+    kind: Option<Kind>,
     pub(crate) steps: Steps,
     pub(crate) must_compare: Option<&'static str>,
     epoch: u32,
     outbox: Arc<Outbox>,
     journal: Journal,
     sealer: Sealer,
-    pending: BTreeMap<u64, (Entry, Box<[u8]>)>,
+    pending: BTreeMap<u64, SealedBlock>,
+    portion: usize,
 }
 
 /// Random bytes.
@@ -103,28 +117,34 @@ impl Writer {
     /// # Errors
     /// When the vault can't be listed, or the daemon's own files can't be used.
     pub fn open(parts: Parts, changes: Option<&dyn Changes>) -> Result<(Self, Opened)> {
-        let Parts { access, epoch, home, image, pool, spool, steps } = parts;
-        fs::create_dir_all(&home).map_err(file(format!("make {}", home.display())))?;
+        let Parts { access, epoch, home, volatile, image, pool, spool, portion, wake, steps } = parts;
+        for dir in [&home, &volatile] {
+            fs::create_dir_all(dir).map_err(file(format!("make {}", dir.display())))?;
+        }
         let state = access.state()?;
-        let outbox = Outbox::open(access.clone(), epoch, &home, spool, &state, steps.clone())?;
+        let places = Places { home: &home, volatile: &volatile };
+        let outbox = Outbox::open(access.clone(), epoch, &places, spool, &state, wake, steps.clone())?;
         let (newest, time) = outbox.newest();
         let reader = Reader::open(&image)?;
         let sealer = Sealer::new(&access.keys, access.stream.0, salt());
-        let journal = Journal::new(&home);
+        let journal = Journal::new(&volatile);
         let mut writer = Self {
             journal,
             access,
             home,
+            volatile,
             reader,
             pool,
             point: newest,
             time,
+            kind: outbox.newest_kind(),
             steps,
             must_compare: None,
             epoch,
             outbox: Arc::new(outbox),
             sealer,
             pending: BTreeMap::new(),
+            portion,
         };
         writer.must_compare = writer.trust(&state, changes)?;
         let opened = match writer.must_compare {
@@ -154,15 +174,16 @@ impl Writer {
         if why.is_some() {
             return Ok(why);
         }
-        let left = Journal::left(&self.home, self.point)?;
+        let left = Journal::left(&self.volatile, self.point)?;
         if let Some(changes) = changes {
             changes.mark(&left);
         }
         Ok(None)
     }
 
+    /// Beside what was taken: where that is gone, the marks alone must not be trusted.
     fn known(&self) -> PathBuf {
-        self.home.join("known.json")
+        self.volatile.join("known.json")
     }
 
     /// From now on the marks, with what is written down as taken, say all that changes.
@@ -196,6 +217,11 @@ impl Writer {
         (self.point, self.time)
     }
 
+    /// Whether the newest point can be restored. It can't while a large cut is under way, or when it failed half-way.
+    pub(crate) fn is_at_cut(&self) -> bool {
+        self.kind == Some(Kind::Cut)
+    }
+
     /// Whether no other blocks than these have been taken that no point has yet.
     pub(crate) fn holds_only(&self, blocks: &Range<u64>) -> bool {
         self.pending.values().all(|(entry, _)| blocks.start <= entry.block && entry.end() <= blocks.end)
@@ -225,59 +251,71 @@ impl Writer {
         self.journal.append(self.point + 1, ranges)
     }
 
-    /// Reads these blocks until the deadline, and hands each to `each`. What was not read is given back.
+    /// Reads these blocks until the deadline, and hands runs of them to `each`: the number of the first, and their content. What was
+    /// not read is given back.
     pub(crate) fn read(
         &self,
         ranges: &[Range<u64>],
         deadline: Option<Instant>,
-        mut each: impl FnMut(u64, &[u8]),
+        mut each: impl FnMut(u64, &[u8]) -> Result<()>,
     ) -> Result<Vec<Range<u64>>> {
-        let bytes: Vec<_> = ranges.iter().map(|range| range.start * SIZE..range.end * SIZE).collect();
-        let left = self.reader.read_many(&self.pool, &bytes, deadline, |range, data| {
-            for (at, block) in data.chunks_exact(BLOCK).enumerate() {
-                each(range.start / SIZE + at as u64, block);
-            }
-        })?;
-        Ok(left.into_iter().map(|range| range.start / SIZE..range.end.div_ceil(SIZE)).collect())
+        read_blocks(&self.reader, &self.pool, ranges, deadline, &mut each)
     }
 
-    /// Copies these blocks, which were taken.
-    pub(crate) fn copy(&mut self, ranges: &[Range<u64>], volume_size: u64) -> Result<u64> {
-        // By portions, so that no more than a part is in memory.
-        for portion in portions(ranges, PART_ENTRIES as u64) {
-            let mut sealed = Vec::new();
-            let sealer = std::cell::RefCell::new(&mut self.sealer);
-            let bytes: Vec<_> = portion.iter().map(|range| range.start * SIZE..range.end * SIZE).collect();
-            self.reader.read_many(&self.pool, &bytes, None, |range, data| {
-                for (at, block) in data.as_chunks::<BLOCK>().0.iter().enumerate() {
-                    sealed.push(seal(&mut sealer.borrow_mut(), range.start / SIZE + at as u64, block));
-                }
-            })?;
-            self.hold_all(sealed, volume_size)?;
+    /// Takes and copies these blocks, a portion at a time: what is taken goes into the point that it is written down for.
+    pub(crate) fn copy(
+        &mut self,
+        changes: &dyn Changes,
+        ranges: &[Range<u64>],
+        volume_size: u64,
+    ) -> Result<u64> {
+        let (reader, pool) = (self.reader.clone(), Arc::clone(&self.pool));
+        for portion in portions(ranges, self.portion as u64) {
+            self.take(changes, &portion)?;
+            let copied = read_blocks(&reader, &pool, &portion, None, &mut |first, content| {
+                self.hold(first, content);
+                Ok(())
+            });
+            if let Err(error) = copied {
+                changes.mark(&portion);
+                return Err(error);
+            }
+            self.flush_if_full(volume_size)?;
         }
         Ok(count(ranges))
     }
 
-    fn hold_all(&mut self, sealed: Vec<(Entry, Box<[u8]>)>, volume_size: u64) -> Result<()> {
-        for (entry, bytes) in sealed {
-            self.pending.insert(entry.block, (entry, bytes));
+    /// Seals a run of blocks that was read, for the next point.
+    pub(crate) fn hold(&mut self, first: u64, content: &[u8]) {
+        if u64::from(self.sealer.left()) < content.len() as u64 / SIZE {
+            self.sealer = self.new_sealer();
         }
-        if self.pending.len() >= PART_ENTRIES {
-            self.flush(Kind::Partial, self.time, volume_size)?;
-        }
-        Ok(())
+        let sealed = seal_run(&mut self.sealer, first, content);
+        self.hold_sealed(sealed);
     }
 
-    /// Seals a block that was read, for the next point.
-    pub(crate) fn hold(&mut self, block: u64, content: &[u8; BLOCK]) {
-        let sealed = seal(&mut self.sealer, block, content);
-        self.pending.insert(block, sealed);
+    /// Holds blocks that are sealed already for the next point.
+    pub(crate) fn hold_sealed(&mut self, sealed: Vec<SealedBlock>) {
+        self.pending.extend(sealed.into_iter().map(|sealed| (sealed.0.block, sealed)));
     }
 
     /// Holds blocks that are zeros for the next point.
     pub(crate) fn hold_zeros(&mut self, block: u64, count: u32) {
         let entry = Entry { block, content: vault::format::Content::Zeros { count } };
-        self.pending.insert(block, (entry, Box::default()));
+        self.pending.insert(block, (entry, Bytes::new()));
+    }
+
+    /// Makes a partial point of what is held, if that is as much as it should be.
+    pub(crate) fn flush_if_full(&mut self, volume_size: u64) -> Result<()> {
+        if self.held() >= self.portion {
+            self.flush(Kind::Partial, self.time, volume_size)?;
+        }
+        Ok(())
+    }
+
+    /// A sealer under a new salt.
+    pub(crate) fn new_sealer(&self) -> Sealer {
+        Sealer::new(&self.access.keys, self.access.stream.0, salt())
     }
 
     pub(crate) fn held(&self) -> usize {
@@ -317,20 +355,28 @@ impl Writer {
         }
         self.point += 1;
         self.time = name.time;
-        self.sealer = Sealer::new(&self.access.keys, self.access.stream.0, salt());
+        self.kind = Some(kind);
+        self.sealer = self.new_sealer();
         self.steps.at(Step::CutQueued);
         Ok(bytes)
     }
 }
 
-fn seal(sealer: &mut Sealer, block: u64, content: &[u8; BLOCK]) -> (Entry, Box<[u8]>) {
-    let mut bytes = Vec::with_capacity(BLOCK + 16);
-    let entry = seal_block(sealer, block, content, &mut bytes);
-    (entry, bytes.into_boxed_slice())
+/// [`Reader::read_many`], in blocks.
+pub(crate) fn read_blocks(
+    reader: &Reader,
+    pool: &Pool,
+    ranges: &[Range<u64>],
+    deadline: Option<Instant>,
+    each: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
+) -> Result<Vec<Range<u64>>> {
+    let bytes: Vec<_> = ranges.iter().map(|range| range.start * SIZE..range.end * SIZE).collect();
+    let left = reader.read_many(pool, &bytes, deadline, |range, data| each(range.start / SIZE, data))?;
+    Ok(left.into_iter().map(|range| range.start / SIZE..range.end.div_ceil(SIZE)).collect())
 }
 
 /// The same blocks in portions of at most `most`.
-pub(crate) fn portions(ranges: &[Range<u64>], most: u64) -> Vec<Vec<Range<u64>>> {
+fn portions(ranges: &[Range<u64>], most: u64) -> Vec<Vec<Range<u64>>> {
     let mut portions = Vec::new();
     let (mut portion, mut room) = (Vec::new(), most);
     for range in ranges {

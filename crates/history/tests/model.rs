@@ -4,7 +4,7 @@
 
 use everhold_history::restore::{Progress, chain_to, difference, write_difference, write_point};
 use everhold_history::{
-    Bounds, Changes, Error, Freezer, Frozen, Live, Opened, Parts, Steps, Writer, cut, upkeep,
+    Bounds, Changes, Error, Freezer, Frozen, Live, Opened, Parts, Steps, Wake, Writer, cut, upkeep,
 };
 use jiff::Timestamp;
 use linux::direct::Pool;
@@ -159,9 +159,13 @@ impl World {
             access: self.access(),
             epoch,
             home: self.home(),
+            volatile: self.dir.path().join("volatile"),
             image: self.dir.path().join("image"),
             pool: Arc::clone(&self.pool),
             spool: 1 << 20,
+            // So that many a cut has partial points before it.
+            portion: 16,
+            wake: Wake::default(),
             steps: Steps::default(),
         };
         match Writer::open(parts, Some(&self.marks)) {

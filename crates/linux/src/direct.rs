@@ -36,6 +36,10 @@ impl Buffer {
         let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
         Self { memory, start, len }
     }
+
+    fn capacity(&self) -> usize {
+        self.memory.len() - ALIGNMENT
+    }
 }
 
 impl std::ops::Deref for Buffer {
@@ -244,20 +248,21 @@ impl Reader {
     /// What could not be handed over until the deadline is given back, as ranges; a device that hangs does not hold the caller.
     ///
     /// # Errors
-    /// `EINVAL` for a range that is not aligned; what `pread(2)` says, when what comes before it has been handed over.
-    pub fn read_many(
+    /// `EINVAL` for a range that is not aligned; what `pread(2)` says, when what comes before it has been handed over; what `sink`
+    /// says, at once.
+    pub fn read_many<E: From<KernelError>>(
         &self,
         pool: &Pool,
         ranges: &[Range<u64>],
         deadline: Option<Instant>,
-        mut sink: impl FnMut(Range<u64>, &[u8]),
-    ) -> Result<Vec<Range<u64>>> {
+        mut sink: impl FnMut(Range<u64>, &[u8]) -> std::result::Result<(), E>,
+    ) -> std::result::Result<Vec<Range<u64>>, E> {
         let unaligned = |at: u64| !at.is_multiple_of(ALIGNMENT as u64);
         if ranges
             .iter()
             .any(|range| unaligned(range.start) || unaligned(range.end) || range.start > range.end)
         {
-            return Err(KernelError::on("read", &self.source.path, Errno::INVAL));
+            return Err(KernelError::on("read", &self.source.path, Errno::INVAL).into());
         }
         let reads: Vec<_> = pieces(ranges).collect();
         let window = pool.threads.len() * 2;
@@ -269,7 +274,10 @@ impl Reader {
             while next < reads.len() && next < number + window {
                 let piece = &reads[next];
                 let len = (piece.end - piece.start) as usize;
-                let mut buffer = spare.pop().unwrap_or_else(|| Buffer::new(MAX_READ as usize));
+                // Scattered blocks need little memory each.
+                let fits = spare.last().is_some_and(|buffer| buffer.capacity() >= len);
+                let buffer = if fits { spare.pop() } else { None };
+                let mut buffer = buffer.unwrap_or_else(|| Buffer::new(len));
                 buffer.len = len;
                 let (source, reply) = (Arc::clone(&self.source), reply.clone());
                 pool.submit(Job { source, offset: piece.start, buffer, number: next, reply });
@@ -280,7 +288,7 @@ impl Reader {
                 Some(result) => result?,
                 None => return Ok(join(&reads[number..])),
             };
-            sink(range.clone(), &buffer);
+            sink(range.clone(), &buffer)?;
             spare.push(buffer);
         }
         Ok(Vec::new())

@@ -5,7 +5,7 @@ use crate::claims::Claim;
 use crate::engine::{Engine, lock};
 use crate::hold::CutFreeze;
 use crate::{Error, Result};
-use history::{Bounds, Changes, Cut, Frozen, Live, Opened, Outbox, Parts, Step, Steps, Writer};
+use history::{Bounds, Changes, Cut, Frozen, Live, Opened, Outbox, Parts, Step, Steps, Wake, Writer};
 use jiff::Timestamp;
 use model::{DriverSpec, FsKind, Intent, Protection, Volume, VolumeId};
 use std::collections::HashMap;
@@ -31,7 +31,7 @@ pub(crate) struct Protected {
     pub(crate) writer: Mutex<Option<Writer>>,
     pub(crate) outbox: Mutex<Option<Arc<Outbox>>>,
     pub(crate) said: Mutex<Said>,
-    /// Whether an upload is under way or asked for.
+    /// Whether an upload is under way.
     pub(crate) uploading: AtomicBool,
     pub(crate) cutting: AtomicBool,
     /// The number of events of marks that were looked at and came from thawing alone.
@@ -61,12 +61,19 @@ impl Histories {
         Arc::clone(lock(&self.volumes).entry(id).or_default())
     }
 
+    fn all(&self) -> Vec<Arc<Protected>> {
+        lock(&self.volumes).values().cloned().collect()
+    }
+
     pub(crate) fn known(&self, id: VolumeId) -> Option<Arc<Protected>> {
         lock(&self.volumes).get(&id).cloned()
     }
 
     pub(crate) fn forget(&self, id: VolumeId) {
-        lock(&self.volumes).remove(&id);
+        if let Some(state) = lock(&self.volumes).remove(&id) {
+            // Whoever uploads finds nothing more to do.
+            lock(&state.outbox).take();
+        }
         self.tracking.unprotect(id);
     }
 }
@@ -152,9 +159,12 @@ impl Engine {
             access,
             epoch: epoch.0,
             home: self.settings.history(volume.id),
+            volatile: self.histories.settings.volatile.join(volume.id.to_string()),
             image: self.image_file(volume)?,
             pool: Arc::clone(&self.histories.tracking.pool),
             spool: self.histories.settings.spool.bytes(),
+            portion: history::PORTION,
+            wake: self.wake(volume.id),
             steps: self.histories.steps.clone(),
         };
         let (writer, opened) = Writer::open(parts, marks)?;
@@ -164,6 +174,26 @@ impl Engine {
         // So that a host that has only the vault knows what the history is of.
         writer.access().describe(volume, history::salt())?;
         Ok(writer)
+    }
+
+    /// Begins an upload if none is under way.
+    fn wake(&self, id: VolumeId) -> Wake {
+        let state = Arc::downgrade(&self.histories.of(id));
+        Wake::new(move || {
+            if let Some(state) = state.upgrade() {
+                state.upload_soon();
+            }
+        })
+    }
+
+    /// What waits for vaults goes where it outlives the daemon.
+    pub(crate) fn spill_histories(&self) {
+        for state in self.histories.all() {
+            let Some(outbox) = lock(&state.outbox).clone() else { continue };
+            if let Err(error) = outbox.spill() {
+                tracing::warn!(%error, "what waits for a vault is cut anew by the next daemon");
+            }
+        }
     }
 
     /// Whether a cut would have anything in it; cheap, and errs towards yes.
@@ -369,11 +399,19 @@ struct Freezes<'a> {
 
 /// In this order: thawed first, then free for other verbs.
 struct Claimed<'a> {
-    _freeze: CutFreeze<'a>,
+    freeze: CutFreeze<'a>,
     _claim: Claim<'a>,
 }
 
-impl Frozen for Claimed<'_> {}
+impl Frozen for Claimed<'_> {
+    fn since(&self) -> Instant {
+        self.freeze.since()
+    }
+
+    fn thaw(&mut self) {
+        self.freeze.thaw();
+    }
+}
 
 impl history::Freezer for Freezes<'_> {
     fn freeze<'a>(&'a self, mountpoint: &Path) -> std::result::Result<Box<dyn Frozen + 'a>, String> {
@@ -387,7 +425,7 @@ impl history::Freezer for Freezes<'_> {
             .try_take(&volume.name, "cut")
             .ok_or_else(|| format!("another verb is at work on volume {}", volume.name))?;
         let freeze = self.engine.holds.freeze_for_cut(volume.id, mountpoint)?;
-        Ok(Box::new(Claimed { _freeze: freeze, _claim: claim }))
+        Ok(Box::new(Claimed { freeze, _claim: claim }))
     }
 }
 
@@ -397,4 +435,43 @@ pub(crate) fn steps(faults: crate::Faults) -> Steps {
 }
 
 /// How long an upload that failed waits before it is tried again.
-pub(crate) const TRY_AGAIN: Duration = Duration::from_secs(1);
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+impl Protected {
+    fn waits(&self) -> bool {
+        lock(&self.outbox).as_ref().is_some_and(|outbox| !outbox.is_idle())
+    }
+
+    /// Begins an upload if anything waits and none is under way: on a thread of its own, so that a vault that hangs holds up
+    /// neither cuts nor what goes to other vaults.
+    pub(crate) fn upload_soon(self: &Arc<Self>) {
+        if !self.waits() || self.uploading.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let state = Arc::clone(self);
+        let started = std::thread::Builder::new().name("upload".to_owned()).spawn(move || state.upload_all());
+        if let Err(error) = started {
+            tracing::error!(%error, "no thread to upload with");
+            self.uploading.store(false, Ordering::Release);
+        }
+    }
+
+    fn upload_all(&self) {
+        let mut said = None;
+        loop {
+            if let Some(Err(error)) = lock(&self.outbox).clone().map(|outbox| outbox.upload()) {
+                let text = error.to_string();
+                if said.as_ref() != Some(&text) {
+                    tracing::warn!(%error, "what was cut waits for the vault");
+                    said = Some(text);
+                }
+                std::thread::sleep(TRY_AGAIN);
+            }
+            self.uploading.store(false, Ordering::Release);
+            // What came in between has asked in vain.
+            if !self.waits() || self.uploading.swap(true, Ordering::AcqRel) {
+                return;
+            }
+        }
+    }
+}

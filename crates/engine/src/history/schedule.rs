@@ -1,6 +1,5 @@
 //! When what is cut, uploaded and kept up: one thread that decides, and a few that work.
 
-use super::protected::{Protected, TRY_AGAIN};
 use crate::engine::{Engine, lock};
 use model::{Intent, Protection, Volume, VolumeId};
 use std::collections::HashMap;
@@ -10,7 +9,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const CUTTERS: usize = 3;
-const UPLOADERS: usize = 3;
 /// The decider looks at least so often: volumes come and go.
 const LOOK: Duration = Duration::from_millis(500);
 /// And at most.
@@ -20,15 +18,20 @@ const BREATH: Duration = Duration::from_millis(10);
 type Members = Vec<(Arc<Volume>, Protection)>;
 
 enum Work {
-    /// What they made goes to the uploaders, so that a vault that hangs holds no cut up.
-    Cut(Members, Sender<Work>),
-    Upload(Arc<Protected>),
+    Cut(Members),
     Upkeep(Arc<Volume>, Protection),
 }
 
 /// The threads, until dropped.
 pub struct Schedule {
+    engine: Arc<Engine>,
     _stop: Sender<()>,
+}
+
+impl Drop for Schedule {
+    fn drop(&mut self) {
+        self.engine.spill_histories();
+    }
 }
 
 impl Schedule {
@@ -39,15 +42,16 @@ impl Schedule {
     pub fn start(engine: &Arc<Engine>) -> std::io::Result<Self> {
         let (stop, stopped) = channel();
         let cuts = workers(engine, "cut", CUTTERS)?;
-        let uploads = workers(engine, "upload", UPLOADERS)?;
         let upkeep = workers(engine, "upkeep", 1)?;
-        let engine = Arc::clone(engine);
-        let decide = move || {
-            let mut decider = Decider { engine, cuts, uploads, upkeep, due: HashMap::new() };
-            while stopped.recv_timeout(decider.look()) == Err(RecvTimeoutError::Timeout) {}
+        let decide = {
+            let engine = Arc::clone(engine);
+            move || {
+                let mut decider = Decider { engine, cuts, upkeep, due: HashMap::new() };
+                while stopped.recv_timeout(decider.look()) == Err(RecvTimeoutError::Timeout) {}
+            }
         };
         std::thread::Builder::new().name("history".to_owned()).spawn(decide)?;
-        Ok(Self { _stop: stop })
+        Ok(Self { engine: Arc::clone(engine), _stop: stop })
     }
 }
 
@@ -73,7 +77,6 @@ fn next(receive: &Mutex<Receiver<Work>>) -> Option<Work> {
 struct Decider {
     engine: Arc<Engine>,
     cuts: Sender<Work>,
-    uploads: Sender<Work>,
     upkeep: Sender<Work>,
     due: HashMap<VolumeId, Instant>,
 }
@@ -85,6 +88,8 @@ impl Decider {
         let mut groups: HashMap<String, Members> = HashMap::new();
         for (volume, protection) in self.engine.protected() {
             self.engine.histories.tracking.protect(volume.id);
+            // What could not be put is tried again, however long the next cut is away.
+            self.engine.histories.of(volume.id).upload_soon();
             let key = match &protection.group {
                 Some(group) => format!("group {group}"),
                 None => volume.id.to_string(),
@@ -112,7 +117,6 @@ impl Decider {
 
     fn hand_out(&self, members: &Members) {
         let states: Vec<_> = members.iter().map(|(volume, _)| self.engine.histories.of(volume.id)).collect();
-        states.iter().for_each(|state| state.upload_soon(&self.uploads));
         if states.iter().any(|state| state.cutting.load(Ordering::Acquire)) {
             return;
         }
@@ -122,21 +126,7 @@ impl Decider {
             .any(|((volume, _), state)| self.engine.is_worth_cutting(volume, state));
         if worth {
             states.iter().for_each(|state| state.cutting.store(true, Ordering::Release));
-            self.cuts.send(Work::Cut(members.clone(), self.uploads.clone())).unwrap_or_default();
-        }
-    }
-}
-
-impl Protected {
-    /// Asks for an upload if anything waits and nobody is at it.
-    fn upload_soon(self: &Arc<Self>, uploads: &Sender<Work>) {
-        let waits = lock(&self.outbox).as_ref().is_some_and(|outbox| !outbox.is_idle());
-        if waits
-            && !self.uploading.swap(true, Ordering::AcqRel)
-            && uploads.send(Work::Upload(Arc::clone(self))).is_err()
-        {
-            // The daemon is ending; what waits is cut anew.
-            self.uploading.store(false, Ordering::Release);
+            self.cuts.send(Work::Cut(members.clone())).unwrap_or_default();
         }
     }
 }
@@ -144,25 +134,14 @@ impl Protected {
 impl Engine {
     fn do_work(&self, work: Work) {
         match work {
-            Work::Cut(members, uploads) => {
+            Work::Cut(members) => {
                 let done = self.cut_now(&members);
                 let states: Vec<_> = members.iter().map(|(volume, _)| self.histories.of(volume.id)).collect();
-                match &done {
-                    Ok(_) => states.iter().for_each(|state| state.upload_soon(&uploads)),
-                    Err(error) => {
-                        let names: Vec<_> =
-                            members.iter().map(|(volume, _)| volume.name.to_string()).collect();
-                        tracing::warn!(volumes = names.join(", "), %error, "no cut");
-                    }
+                if let Err(error) = &done {
+                    let names: Vec<_> = members.iter().map(|(volume, _)| volume.name.to_string()).collect();
+                    tracing::warn!(volumes = names.join(", "), %error, "no cut");
                 }
                 states.iter().for_each(|state| state.cutting.store(false, Ordering::Release));
-            }
-            Work::Upload(state) => {
-                if let Err(error) = self.upload(&state) {
-                    tracing::warn!(%error, "what was cut waits for the vault");
-                    std::thread::sleep(TRY_AGAIN);
-                }
-                state.uploading.store(false, Ordering::Release);
             }
             Work::Upkeep(volume, protection) => {
                 if let Err(error) = self.upkeep(&volume, &protection) {

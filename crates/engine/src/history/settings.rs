@@ -9,6 +9,8 @@ use std::time::Duration;
 pub struct HistorySettings {
     /// Where the kernel's tracking is pinned: a directory in a bpffs.
     pub tracking: PathBuf,
+    /// Where is kept what has to outlive the daemon and not the host; best in memory.
+    pub volatile: PathBuf,
     /// How much may wait on this host, for each volume, while its vault is slow or absent.
     pub spool: Size,
     /// How long writers may be made to wait for the copy in a cut.
@@ -27,6 +29,7 @@ impl Default for HistorySettings {
     fn default() -> Self {
         Self {
             tracking: PathBuf::from("/sys/fs/bpf/everhold"),
+            volatile: PathBuf::from("/run/everhold/history"),
             spool: Size::from_gib(1),
             frozen: Duration::from_millis(250),
             compare_every: Duration::from_secs(60),

@@ -18,8 +18,12 @@ fn content(range: Range<u64>) -> Vec<u8> {
 
 fn read_all(reader: &Reader, pool: &Pool, ranges: &[Range<u64>]) -> Vec<(Range<u64>, Vec<u8>)> {
     let mut got = Vec::new();
-    let left =
-        reader.read_many(pool, ranges, None, |range, bytes| got.push((range, bytes.to_vec()))).unwrap();
+    let left = reader
+        .read_many(pool, ranges, None, |range, bytes| -> everhold_linux::Result<()> {
+            got.push((range, bytes.to_vec()));
+            Ok(())
+        })
+        .unwrap();
     assert!(left.is_empty());
     got
 }
@@ -55,9 +59,26 @@ fn check_reading(path: &Path, direct: bool) {
         }
         assert_eq!(expected.next(), None);
         // Nobody waits longer than asked; what was not read is said.
-        let left = reader.read_many(&pool, &ranges, Some(Instant::now()), |_, _| panic!("too late")).unwrap();
+        let left = reader
+            .read_many(&pool, &ranges, Some(Instant::now()), |_, _| -> everhold_linux::Result<()> {
+                panic!("too late")
+            })
+            .unwrap();
         assert_eq!(left, [4096..12288, 40960..3 * MAX_READ, 9 * MAX_READ..end, 0..4096]);
-        let error = reader.read_many(&pool, &[ranges[0].clone(), 1..4096], None, |_, _| {}).unwrap_err();
+        let error = reader
+            .read_many(&pool, &[ranges[0].clone(), 1..4096], None, |_, _| -> everhold_linux::Result<()> {
+                Ok(())
+            })
+            .unwrap_err();
+        // Who is given something may say that it is enough.
+        let stopped = reader.read_many(&pool, &ranges, None, |_, _| {
+            Err(everhold_linux::KernelError {
+                op: "sink",
+                path: None,
+                source: std::io::Error::from_raw_os_error(5),
+            })
+        });
+        assert_eq!(stopped.unwrap_err().op, "sink");
         assert_eq!(error.errno(), Some(22), "{error}");
     }
 }

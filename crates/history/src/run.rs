@@ -1,0 +1,159 @@
+//! Runs of neighbouring blocks: sealing them, and finding those that differ from what a point has.
+
+use crate::error::Result;
+use bytes::Bytes;
+use linux::KernelError;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use vault::format::{BLOCK, Content, Entry, Keys, Sealer, is_zero, seal_block};
+use vault::read::Located;
+
+/// A block, sealed; no bytes of zeros.
+pub(crate) type SealedBlock = (Entry, Bytes);
+
+/// Threads that compare and seal at most. They leave something to the applications.
+const MOST_THREADS: usize = 4;
+
+/// Seals these blocks, the first of which has this number.
+pub(crate) fn seal_run(sealer: &mut Sealer, first: u64, content: &[u8]) -> Vec<SealedBlock> {
+    let (blocks, _) = content.as_chunks::<BLOCK>();
+    seal_these(sealer, (first..).zip(blocks), blocks.len())
+}
+
+/// The sealed bytes of all of them stand in one piece of memory.
+fn seal_these<'a>(
+    sealer: &mut Sealer,
+    blocks: impl Iterator<Item = (u64, &'a [u8; BLOCK])>,
+    most: usize,
+) -> Vec<SealedBlock> {
+    let mut sealed = Vec::with_capacity(most * BLOCK);
+    let mut entries = Vec::with_capacity(most);
+    for (block, content) in blocks {
+        let begin = sealed.len();
+        let entry = seal_block(sealer, block, content, &mut sealed);
+        entries.push((entry, begin..sealed.len()));
+    }
+    // Copied, as most of what was set aside is not needed.
+    let sealed = Bytes::copy_from_slice(&sealed);
+    entries.into_iter().map(|(entry, range)| (entry, sealed.slice(range))).collect()
+}
+
+/// Some blocks of the image, and what the newest point has there.
+pub(crate) struct Run {
+    /// The number of the first.
+    pub(crate) first: u64,
+    /// What the image has.
+    pub(crate) content: Vec<u8>,
+    /// What the point has, for each block.
+    pub(crate) expected: Vec<Option<Located>>,
+}
+
+impl Run {
+    /// Seals the blocks that are not as expected.
+    fn differing(&self, keys: &Keys, sealer: &mut Sealer) -> Vec<SealedBlock> {
+        let (blocks, _) = self.content.as_chunks::<BLOCK>();
+        let differs = |(content, expected): &(&[u8; BLOCK], &Option<Located>)| match expected
+            .as_ref()
+            .map(|located| located.entry.content)
+        {
+            Some(Content::Data { hash, .. }) => hash != keys.hash(&content[..]),
+            Some(Content::Zeros { .. }) | None => !is_zero(content),
+        };
+        let blocks = (self.first..).zip(blocks.iter().zip(&self.expected)).filter(|(_, both)| differs(both));
+        seal_these(sealer, blocks.map(|(block, (content, _))| (block, content)), self.expected.len())
+    }
+}
+
+/// A run that was compared.
+pub(crate) struct Compared {
+    /// The blocks that differ, in order.
+    pub(crate) differing: Vec<SealedBlock>,
+    /// Memory for another run.
+    pub(crate) spare: Vec<u8>,
+}
+
+/// Threads that compare and seal runs. What they found comes in no order.
+pub(crate) struct Comparing {
+    runs: SyncSender<Run>,
+    found: Receiver<Compared>,
+    under_way: usize,
+    most: usize,
+    spare: Vec<Vec<u8>>,
+}
+
+impl Comparing {
+    /// Hands these threads to `work`; they have ended when this returns. `sealer` makes one for each.
+    ///
+    /// # Errors
+    /// What `work` says, or no thread to be had.
+    pub(crate) fn with<T>(
+        keys: &Keys,
+        sealer: &dyn Fn() -> Sealer,
+        work: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+        let (runs, waiting) = sync_channel::<Run>(threads);
+        let waiting = Mutex::new(waiting);
+        let (tell, found) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                let (tell, waiting, mut sealer) = (tell.clone(), &waiting, sealer());
+                std::thread::Builder::new()
+                    .name("compare".to_owned())
+                    .spawn_scoped(scope, move || {
+                        linux::host::be_nice();
+                        loop {
+                            let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                            let Ok(run) = next else { return };
+                            let differing = run.differing(keys, &mut sealer);
+                            if tell.send(Compared { differing, spare: run.content }).is_err() {
+                                return;
+                            }
+                        }
+                    })
+                    .map_err(|source| KernelError { op: "clone", path: None, source })?;
+            }
+            let mut comparing = Self { runs, found, under_way: 0, most: threads * 3, spare: Vec::new() };
+            work(&mut comparing)
+            // The channels end with it, and so do the threads.
+        })
+    }
+
+    /// Memory to put a run's content into.
+    pub(crate) fn memory(&mut self) -> Vec<u8> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    /// Hands a run over; gives back what has been found meanwhile.
+    pub(crate) fn compare(&mut self, run: Run) -> Vec<SealedBlock> {
+        let mut found = Vec::new();
+        // A thread that is gone has panicked, and the scope will say so.
+        if self.runs.send(run).is_ok() {
+            self.under_way += 1;
+        }
+        while self.under_way >= self.most {
+            let Ok(compared) = self.found.recv() else { break };
+            self.take(compared, &mut found);
+        }
+        while let Ok(compared) = self.found.try_recv() {
+            self.take(compared, &mut found);
+        }
+        found
+    }
+
+    /// What is still to be found.
+    pub(crate) fn rest(&mut self) -> Vec<SealedBlock> {
+        let mut found = Vec::new();
+        while self.under_way > 0 {
+            let Ok(compared) = self.found.recv() else { break };
+            self.take(compared, &mut found);
+        }
+        found
+    }
+
+    fn take(&mut self, compared: Compared, found: &mut Vec<SealedBlock>) {
+        self.under_way -= 1;
+        found.extend(compared.differing);
+        self.spare.push(compared.spare);
+    }
+}
