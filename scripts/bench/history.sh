@@ -2,7 +2,7 @@
 # Part of bench.sh: histories. What cuts cost an application, and how fast they, full copies and restores are, next to restic and cp.
 
 mib() { awk -v b="$1" 'BEGIN { print b / 1048576 }'; }
-per() { awk -v a="$1" -v b="$2" 'BEGIN { print b > 0 ? a / b : "nan" }'; }
+per() { awk -v a="$1" -v b="$2" 'BEGIN { if (b > 0) print a / b; else print "nan" }'; }
 # percentile P of numbers on standard input.
 percentile() { sort -g | awk -v p="$1" '{ v[NR] = $1 } END { if (!NR) { print "nan"; exit } at = int(NR * p / 100 + 0.999999); print v[at < 1 ? 1 : at] }'; }
 
@@ -255,7 +255,7 @@ history_restore() {
     everhold volume unmount --id bench mixed >/dev/null
     quiet
     sample restore-in-place "$(timed everhold restore mixed --at before --yes)"
-    mount --bind "$(everhold volume mount --id bench mixed)" "$dir/at/mixed"
+    mount --bind "$(everhold volume mount --id bench mixed 2>/dev/null)" "$dir/at/mixed"
   done
   result restore-in-place 'restore in place with 1 % changed, the cut of the present included' "$(of restore-in-place)" ms
   result restore-in-place-ratio 'against the full restore' "$(per "$(of restore-in-place)" "$(of restore-everhold)")" × '<=' 0.05
@@ -272,7 +272,7 @@ history_idle() {
   section "$count idle protected volumes, attached, a cut every second; $seconds s"
   for ((i = 0; i < count; i++)); do
     everhold volume create "idle$i" -o size=32MiB -o protect=1s >/dev/null
-    everhold volume mount --id bench "idle$i" >/dev/null
+    everhold volume mount --id bench "idle$i" >/dev/null 2>&1
   done
   end=$((SECONDS + 120))
   until (($(api http://everhold/v1/protection | jq '[.volumes[] | select(.newest_cut)] | length') >= count)); do

@@ -161,6 +161,8 @@ impl Drop for Guard {
 pub fn run_guard(orders: impl BufRead, answers: impl Write) -> io::Result<()> {
     let mut answers = BufWriter::new(answers);
     let mut guarded: HashMap<PathBuf, File> = HashMap::new();
+    // The daemon turns this on while it freezes, and can't turn it off when it is killed there.
+    let was_calm = linux::grace::is_calm();
     let mut outcome = Ok(());
     for line in orders.lines() {
         let Ok(line) = line else { break };
@@ -187,6 +189,12 @@ pub fn run_guard(orders: impl BufRead, answers: impl Write) -> io::Result<()> {
         if let Err(error) = linux::freeze::thaw_fd(file, path) {
             tracing::error!(path = %path.display(), %error, "could not thaw");
         }
+    }
+    if was_calm
+        && !linux::grace::is_calm()
+        && let Err(error) = linux::grace::calm()
+    {
+        tracing::error!(%error, "the kernel goes on to hurry (/sys/kernel/rcu_expedited)");
     }
     outcome
 }

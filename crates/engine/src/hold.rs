@@ -136,8 +136,17 @@ impl Holds {
         refuse_host(&file, mountpoint)?;
         guard.protect(mountpoint).map_err(|error| error.to_string())?;
         freeze.guarded = true;
+        // Only while it freezes: thawing waits for nothing.
+        let hurry = linux::grace::hurry();
         freeze.since = Instant::now();
-        linux::freeze::freeze_fd(&file, mountpoint).map_err(|error| error.to_string())?;
+        let frozen = linux::freeze::freeze_fd(&file, mountpoint).map_err(|error| error.to_string())?;
+        drop(hurry);
+        if frozen == linux::Change::AlreadyThere {
+            return Err(format!(
+                "somebody else has frozen it (`fsfreeze -u {}` thaws)",
+                mountpoint.display()
+            ));
+        }
         freeze.frozen = Some(file);
         Ok(freeze)
     }

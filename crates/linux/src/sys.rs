@@ -254,3 +254,10 @@ pub(crate) fn last_error() -> rustix::io::Errno {
     let code = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
     rustix::io::Errno::from_raw_os_error(code)
 }
+
+/// `malloc_trim(3)` of everything.
+#[cfg(target_env = "gnu")]
+pub(crate) fn malloc_trim() {
+    // SAFETY: it takes no pointer, and may be called at any time by any thread.
+    unsafe { libc::malloc_trim(0) };
+}
