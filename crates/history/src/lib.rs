@@ -7,6 +7,7 @@
 mod changes;
 mod compare;
 mod cut;
+mod difference;
 mod error;
 mod journal;
 mod outbox;
@@ -18,6 +19,7 @@ mod writer;
 
 pub use changes::Changes;
 pub use cut::{Bounds, Cut, Freezer, Frozen, Live, cut};
+pub use difference::{difference, touched};
 pub use error::{Error, Result};
 pub use outbox::{Outbox, Waiting, Wake};
 pub use step::{Step, Steps};

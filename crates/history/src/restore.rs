@@ -1,5 +1,6 @@
 //! From a vault to an image file.
 
+use crate::difference::difference;
 use crate::error::{Error, Result, file};
 use crate::step::{Step, Steps};
 use crate::writer::SIZE;
@@ -92,59 +93,6 @@ pub fn write_difference(
     let difference = difference(access, now, then)
         .filter(|located| located.as_ref().map_or(true, |located| located.entry.block * SIZE < size.max(is)));
     write_blocks(access, difference, into, workers, progress, steps)
-}
-
-/// The blocks of the point of `then` that are not the same in the point of `now`, in order.
-pub fn difference(
-    access: &Access,
-    now: &[&Segment],
-    then: &[&Segment],
-) -> impl Iterator<Item = Result<Located>> {
-    let mut now = Merged::new(access, now).peekable();
-    let mut then = Merged::new(access, then).peekable();
-    // What a run of zeros on either side still covers.
-    let mut queue = std::collections::VecDeque::new();
-    std::iter::from_fn(move || {
-        loop {
-            if let Some(ready) = queue.pop_front() {
-                return Some(Ok(ready));
-            }
-            let (a, b) = match (now.peek(), then.peek()) {
-                (Some(Err(_)), _) => return now.next().map(|error| error.map_err(Error::from)),
-                (_, Some(Err(_))) => return then.next().map(|error| error.map_err(Error::from)),
-                (a, b) => (
-                    a.and_then(|a| a.as_ref().ok()).map_or(u64::MAX, |a| a.entry.block),
-                    b.and_then(|b| b.as_ref().ok()).map_or(u64::MAX, |b| b.entry.block),
-                ),
-            };
-            if a == u64::MAX && b == u64::MAX {
-                return None;
-            }
-            if a < b {
-                // Data that is there now, and was not there then, nor zeros that say so: it was a hole.
-                if let Some(Ok(mut located)) = now.next()
-                    && located.entry.sealed_len() > 0
-                {
-                    located.entry.content = Content::Zeros { count: 1 };
-                    queue.push_back(located);
-                }
-            } else if b < a {
-                // A run of zeros may cover blocks that are data now: those differ too, and zeros are never wrong here.
-                if let Some(Ok(located)) = then.next() {
-                    queue.push_back(located);
-                }
-            } else if let (Some(Ok(is)), Some(Ok(was))) = (now.next(), then.next()) {
-                let same = match (&is.entry.content, &was.entry.content) {
-                    (Content::Data { hash: is, .. }, Content::Data { hash: was, .. }) => is == was,
-                    (Content::Zeros { .. }, Content::Zeros { count: _ }) => false,
-                    _ => false,
-                };
-                if !same {
-                    queue.push_back(was);
-                }
-            }
-        }
-    })
 }
 
 /// Fetches, checks and writes blocks, with several workers and bounded memory.

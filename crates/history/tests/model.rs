@@ -2,9 +2,9 @@
 //! every cut that is listed restores to what the volume held at that cut.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
-use everhold_history::restore::{Progress, chain_to, difference, write_difference, write_point};
+use everhold_history::restore::{Progress, chain_to, write_difference, write_point};
 use everhold_history::{
-    Bounds, Changes, Error, Freezer, Frozen, Live, Opened, Parts, Steps, Wake, Writer, cut, upkeep,
+    Bounds, Changes, Error, Freezer, Frozen, Live, Opened, Parts, Steps, Wake, Writer, cut, difference, upkeep,
 };
 use jiff::Timestamp;
 use linux::direct::Pool;

@@ -142,13 +142,64 @@ impl Source {
                 self.at += u64::from(entry.sealed_len());
                 return Ok(Some(located));
             }
-            let Some(size) = self.segment.parts.get(self.next_part as usize) else { return Ok(None) };
-            let name = self.segment.part_name(self.access.stream, self.next_part);
-            let (part, table) = self.access.table(name, *size)?;
-            self.next_part += 1;
-            (self.part, self.table, self.next_entry) = (Some(Arc::new(part)), table, 0);
-            self.at = crate::format::DATA_AT;
+            let Some((part, table)) = self.open(self.next_part)? else { return Ok(None) };
+            self.enter(self.next_part, part, table);
         }
+    }
+
+    fn open(&self, part: u32) -> ReadResult<Option<(Part, Table)>> {
+        let Some(size) = self.segment.parts.get(part as usize) else { return Ok(None) };
+        self.access.table(self.segment.part_name(self.access.stream, part), *size).map(Some)
+    }
+
+    fn enter(&mut self, number: u32, part: Part, table: Table) {
+        self.next_part = number + 1;
+        (self.part, self.table, self.next_entry) = (Some(Arc::new(part)), table, 0);
+        self.at = crate::format::DATA_AT;
+    }
+
+    /// Passes over what ends at or before this block, without opening every table on the way: those that are opened are asked
+    /// where they end, with steps that double and then halve.
+    fn seek(&mut self, block: u64) -> ReadResult<()> {
+        let ends_after = |table: &Table| table.entries.last().is_some_and(|last| last.end() > block);
+        if !ends_after(&self.table) {
+            let (mut low, mut step) = (self.next_part, 1);
+            // The first part that ends after it is at or after `low`, and is this one or before it.
+            let mut found = None;
+            while let Some((part, table)) = self.open(low.saturating_add(step - 1))? {
+                if ends_after(&table) {
+                    found = Some((low + step - 1, part, table));
+                    break;
+                }
+                low += step;
+                step *= 2;
+            }
+            let mut high =
+                found.as_ref().map_or(self.segment.parts.len() as u32, |(number, ..)| *number);
+            while low < high {
+                let middle = low + (high - low) / 2;
+                let Some((part, table)) = self.open(middle)? else { break };
+                if ends_after(&table) {
+                    high = middle;
+                    found = Some((middle, part, table));
+                } else {
+                    low = middle + 1;
+                }
+            }
+            match found {
+                Some((number, part, table)) => self.enter(number, part, table),
+                None => {
+                    self.next_part = self.segment.parts.len() as u32;
+                    self.next_entry = self.table.entries.len();
+                    return Ok(());
+                }
+            }
+        }
+        let passed = self.table.entries[self.next_entry..].partition_point(|entry| entry.end() <= block);
+        let passed = self.next_entry..self.next_entry + passed;
+        self.at += self.table.entries[passed.clone()].iter().map(|e| u64::from(e.sealed_len())).sum::<u64>();
+        self.next_entry = passed.end;
+        Ok(())
     }
 }
 
@@ -194,6 +245,34 @@ impl Merged {
     fn advance(&mut self, age: usize) -> ReadResult<()> {
         if let Some(located) = self.sources[age].next()? {
             self.heads.push(Head { located, age });
+        }
+        Ok(())
+    }
+
+    /// Passes over all that is before this block; a run of zeros that goes on there begins there now.
+    ///
+    /// # Errors
+    /// When it can't be read; nothing more comes then.
+    pub fn seek(&mut self, block: u64) -> ReadResult<()> {
+        let sought = self.seek_to(block);
+        self.failed |= sought.is_err();
+        sought
+    }
+
+    fn seek_to(&mut self, block: u64) -> ReadResult<()> {
+        if !self.started {
+            self.started = true;
+            for age in 0..self.sources.len() {
+                self.sources[age].seek(block)?;
+                self.advance(age)?;
+            }
+        }
+        while self.heads.peek().is_some_and(|head| head.located.entry.block < block) {
+            let Some(Head { located, age }) = self.heads.pop() else { break };
+            if located.entry.end() <= block {
+                self.sources[age].seek(block)?;
+            }
+            self.push_rest(located, age, block)?;
         }
         Ok(())
     }
