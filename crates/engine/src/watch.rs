@@ -8,6 +8,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 const TRASH: Duration = Duration::from_secs(60);
+/// A first copy or a restore leaves memory behind that was freed, and that only this process could use. So much does not matter.
+const SET_ASIDE: u64 = 64 << 20;
+const MEMORY: Duration = Duration::from_secs(10);
 
 /// The threads, until stopped or dropped.
 pub struct Watch {
@@ -31,6 +34,12 @@ impl Watch {
             TRASH
         })?;
         watch.every("watch-vaults", engine, |engine| engine.watch_vaults())?;
+        watch.every("memory", engine, |_| {
+            if linux::memory::resident().is_some_and(|resident| resident > SET_ASIDE) {
+                linux::memory::give_back();
+            }
+            MEMORY
+        })?;
         watch.schedule = Some(Schedule::start(engine)?);
         Ok(watch)
     }

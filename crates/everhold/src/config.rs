@@ -149,6 +149,7 @@ impl Config {
             volatile: run.join("history"),
             spool: history.spool.map_or(usual.spool, |word| word.0),
             frozen: history.frozen.map_or(usual.frozen, Duration::from),
+            compare_every: history.compare.map_or(usual.compare_every, Duration::from),
             upkeep_every: history.upkeep.map_or(usual.upkeep_every, Duration::from),
             grace: history.grace.map_or(usual.grace, Duration::from),
             ..usual

@@ -5,8 +5,10 @@ use crate::error::Result;
 use crate::restore::chain_to;
 use crate::run::{Comparing, Run, SealedBlock};
 use crate::writer::{PORTION, SIZE, Writer, read_blocks};
+use linux::direct::Reader;
 use std::iter::Peekable;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use vault::format::{BLOCK, Sealer};
 use vault::read::{Located, Merged, ReadResult};
@@ -32,18 +34,22 @@ impl Expected {
 
 impl Writer {
     /// Holds every block that is not as the newest point has it, for the next point. Blocks that change meanwhile are
-    /// marked, and copied again later.
-    pub(crate) fn compare(&mut self, changes: Option<&dyn Changes>) -> Result<u64> {
+    /// marked, and copied again later; or it is `still` that is compared, a copy that does not change.
+    pub(crate) fn compare(&mut self, changes: Option<&dyn Changes>, still: Option<&Path>) -> Result<u64> {
         // What waits to be put is not read from the vault: it has to be there first.
         self.outbox().upload()?;
         let state = self.access.state()?;
-        let size = self.reader.file().metadata().map_err(crate::error::file("stat of the image"))?.len();
+        let reader = match still {
+            Some(still) => Reader::open(still)?,
+            None => self.reader.clone(),
+        };
+        let size = reader.file().metadata().map_err(crate::error::file("stat of the image"))?.len();
         let chain = chain_to(&state.listing.segments, self.point)?;
         let mut expected = Expected { blocks: Merged::new(&self.access, &chain).peekable() };
         let (keys, stream) = (self.access.keys.clone(), self.access.stream.0);
         let sealer = || Sealer::new(&keys, stream, crate::writer::salt());
-        let (reader, pool) = (self.reader.clone(), Arc::clone(&self.pool));
-        let data = data_blocks(self)?;
+        let pool = Arc::clone(&self.pool);
+        let data = data_blocks(&reader)?;
         let differing = Comparing::with(&keys, &sealer, |comparing| {
             let mut differing = 0;
             read_blocks(&reader, &pool, &data, None, &mut |first, content| {
@@ -97,9 +103,9 @@ impl Writer {
 }
 
 /// Where the image has data, in blocks.
-fn data_blocks(writer: &Writer) -> Result<Vec<Range<u64>>> {
+fn data_blocks(reader: &Reader) -> Result<Vec<Range<u64>>> {
     let mut blocks: Vec<Range<u64>> = Vec::new();
-    for range in linux::direct::data_ranges(writer.reader.file())? {
+    for range in linux::direct::data_ranges(reader.file())? {
         let range = range.start / SIZE..range.end.div_ceil(SIZE);
         match blocks.last_mut() {
             Some(last) if last.end >= range.start => last.end = last.end.max(range.end),

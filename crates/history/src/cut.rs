@@ -6,7 +6,7 @@ use crate::step::Step;
 use crate::writer::Writer;
 use jiff::Timestamp;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use vault::format::Kind;
 
@@ -57,6 +57,9 @@ pub struct Live<'a> {
     pub writer: &'a mut Writer,
     /// Its marks. `None`: everything is compared.
     pub changes: Option<&'a dyn Changes>,
+    /// Makes a copy of the image while it is frozen, in this time at most, and says where: without marks, what is in use is
+    /// compared there.
+    pub still: &'a dyn Fn(Instant) -> Result<PathBuf>,
     /// Where it is mounted. `None`: it is not in use, and `is_free` says whether that is still so.
     pub mountpoint: Option<&'a Path>,
     /// Whether nobody has begun to use the volume.
@@ -102,8 +105,9 @@ pub fn cut(
         if live.changes.is_some_and(|changes| changes.token() == 0) {
             live.writer.distrust("its marks are new, or it was changed in a way that they do not show");
         }
-        if live.writer.compares().is_some() {
-            live.writer.compare(live.changes)?;
+        // What changes while it is compared is of no one moment, unless that is marked.
+        if live.writer.compares().is_some() && (live.changes.is_some() || live.mountpoint.is_none()) {
+            live.writer.compare(live.changes, None)?;
         }
     }
     let mut last = None;
@@ -192,6 +196,11 @@ fn attempt_cut(
     if lives.iter().zip(&taken).any(|(live, rest)| live.mountpoint.is_none() && !live.stayed_free(rest)) {
         return Err(Error::InUse);
     }
+    for (live, rest) in lives.iter_mut().zip(&taken) {
+        if let Some(still) = &rest.still {
+            live.writer.compare(None, Some(still))?;
+        }
+    }
     let time = u64::try_from(instant.as_millisecond()).unwrap_or(0);
     let time = lives.iter().map(|live| live.writer.time + 1).fold(time, u64::max);
     for ((live, rest), before) in lives.iter_mut().zip(&taken).zip(before) {
@@ -227,6 +236,8 @@ struct Rest {
     size: u64,
     /// Of the marks, when nothing was left.
     events: u64,
+    /// A copy that is to be compared.
+    still: Option<PathBuf>,
 }
 
 impl Live<'_> {
@@ -242,6 +253,7 @@ impl Live<'_> {
         let mut copied = 0;
         let mut last = u64::MAX;
         for round in 0..ROUNDS {
+            let events = changes.events();
             let dirty = changes.dirty();
             let blocks = count(&dirty);
             let only_echo = dirty.iter().all(|range| within(range, &self.echo));
@@ -253,6 +265,9 @@ impl Live<'_> {
             copied += self.writer.copy(changes, &dirty, size)?;
             // What came meanwhile is written now rather than in the freeze.
             self.sync(bounds)?;
+            if changes.events() == events {
+                break;
+            }
         }
         Ok(copied)
     }
@@ -273,8 +288,10 @@ impl Live<'_> {
     /// Takes and reads what is left, as far as the time goes.
     fn take_rest(&mut self, deadline: Instant) -> Result<Rest> {
         let size = self.size()?;
+        let rest = Rest { runs: Vec::new(), blocks: 0, left: 0, size, events: 0, still: None };
         let Some(changes) = self.changes else {
-            return Ok(Rest { runs: Vec::new(), blocks: 0, left: 0, size, events: 0 });
+            let still = self.mountpoint.map(|_| (self.still)(deadline)).transpose()?;
+            return Ok(Rest { still, ..rest });
         };
         let dirty = changes.dirty();
         let all = count(&dirty);
@@ -282,7 +299,7 @@ impl Live<'_> {
             if changes.is_broken() {
                 self.writer.distrust("something was written beyond the marks");
             }
-            return Ok(Rest { runs: Vec::new(), blocks: 0, left: all.max(1), size, events: 0 });
+            return Ok(Rest { left: all.max(1), ..rest });
         }
         self.writer.take(changes, &dirty)?;
         let mut runs = Vec::with_capacity(dirty.len());
@@ -299,7 +316,7 @@ impl Live<'_> {
         };
         changes.mark_if_any(&left);
         let left = count(&left);
-        Ok(Rest { runs, blocks: all - left, left, size, events: changes.events() })
+        Ok(Rest { runs, blocks: all - left, left, events: changes.events(), ..rest })
     }
 
     /// Whether the newest point is a cut, and nothing is held for the next one but what thawing wrote.
@@ -309,6 +326,9 @@ impl Live<'_> {
 
     /// Whether a cut would have nothing in it, now that all has been written out.
     fn is_unchanged(&self) -> bool {
+        if self.changes.is_none() && self.mountpoint.is_some() {
+            return false;
+        }
         let marked = |changes: &dyn Changes| {
             changes.is_broken() || changes.dirty().iter().any(|range| !within(range, &self.echo))
         };

@@ -25,6 +25,9 @@ pub enum Error {
         /// What the kernel said.
         source: std::io::Error,
     },
+    /// There are no marks, and a copy to compare could not be made in time.
+    #[error("its changed blocks can't be tracked, and it can't be compared while it is in use: {0}")]
+    NotStill(String),
     /// The file system could not be frozen.
     #[error("could not freeze: {0}")]
     Freeze(String),

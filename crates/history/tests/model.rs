@@ -4,7 +4,8 @@
 
 use everhold_history::restore::{Progress, chain_to, write_difference, write_point};
 use everhold_history::{
-    Bounds, Changes, Error, Freezer, Frozen, Live, Opened, Parts, Steps, Wake, Writer, cut, difference, upkeep,
+    Bounds, Changes, Error, Freezer, Frozen, Live, Opened, Parts, Steps, Wake, Writer, cut, difference,
+    upkeep,
 };
 use jiff::Timestamp;
 use linux::direct::Pool;
@@ -207,8 +208,14 @@ impl World {
         self.now += 1000;
         let now = self.now;
         let writer = self.writer.as_mut().unwrap();
-        let mut lives =
-            [Live { writer, changes: Some(&self.marks), mountpoint: None, is_free: &|| true, echo: 0..0 }];
+        let mut lives = [Live {
+            writer,
+            changes: Some(&self.marks),
+            still: &|_| unreachable!("it has marks"),
+            mountpoint: None,
+            is_free: &|| true,
+            echo: 0..0,
+        }];
         let clock = || Timestamp::from_millisecond(now as i64).unwrap();
         match cut(&mut lives, &NotFrozen, &clock, &Bounds::default()) {
             Ok(cuts) => {

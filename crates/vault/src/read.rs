@@ -174,8 +174,7 @@ impl Source {
                 low += step;
                 step *= 2;
             }
-            let mut high =
-                found.as_ref().map_or(self.segment.parts.len() as u32, |(number, ..)| *number);
+            let mut high = found.as_ref().map_or(self.segment.parts.len() as u32, |(number, ..)| *number);
             while low < high {
                 let middle = low + (high - low) / 2;
                 let Some((part, table)) = self.open(middle)? else { break };

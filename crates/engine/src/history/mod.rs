@@ -3,6 +3,7 @@
 mod protected;
 mod schedule;
 mod settings;
+mod still;
 mod tracking;
 mod verbs;
 mod views;

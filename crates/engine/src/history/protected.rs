@@ -1,5 +1,6 @@
 //! What is being done for each protected volume, and how it goes.
 
+use super::still::Still;
 use super::{HistorySettings, Tracking};
 use crate::claims::Claim;
 use crate::engine::{Engine, lock};
@@ -288,14 +289,6 @@ impl Engine {
                 )));
             }
             let found = self.histories.tracking.marks(volume.id);
-            if found.is_none() && here.is_some() {
-                // What is compared while writers go on is of no one moment.
-                return Err(Error::Invalid(format!(
-                    "volume {} can be cut only while it is not in use: {}",
-                    volume.name,
-                    self.histories.tracking.method()
-                )));
-            }
             marks.push(found);
             used.push(here);
             images.push(image);
@@ -315,6 +308,9 @@ impl Engine {
             .zip(&images)
             .map(|((volume, _), image)| move || self.is_free(volume, image))
             .collect();
+        let stills: Vec<_> = images.iter().map(|image| Still::of(image, &self.histories.tracking)).collect();
+        let takes: Vec<_> =
+            stills.iter().map(|still| move |deadline: Instant| still.take(deadline)).collect();
         let mut lives = Vec::new();
         for (((at, writer), here), free) in writers.iter_mut().zip(&used).zip(&frees) {
             let Some(writer) = writer.as_mut() else { continue };
@@ -325,6 +321,7 @@ impl Engine {
             lives.push(Live {
                 writer,
                 changes: marks[*at].as_ref().map(|marks| marks as &dyn Changes),
+                still: &takes[*at],
                 mountpoint: here.as_ref().map(|here| here.mountpoint.as_path()),
                 is_free: free,
                 echo: echo(&members[*at].0),

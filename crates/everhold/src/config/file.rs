@@ -93,6 +93,7 @@ pub struct History {
     pub tracking: Option<PathBuf>,
     pub spool: Option<Word<Size>>,
     pub frozen: Option<HumanDuration>,
+    pub compare: Option<HumanDuration>,
     pub upkeep: Option<HumanDuration>,
     pub grace: Option<HumanDuration>,
 }

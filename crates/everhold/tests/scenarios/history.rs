@@ -16,7 +16,7 @@ fn now() -> Timestamp {
 }
 
 /// The numbers and times of the cuts of a volume, oldest first.
-fn cuts(sandbox: &Sandbox, name: &str) -> Vec<(u64, Timestamp)> {
+pub fn cuts(sandbox: &Sandbox, name: &str) -> Vec<(u64, Timestamp)> {
     let history = sandbox.json(&["history", name]);
     let cuts = history["cuts"].as_array().expect("a list of cuts");
     let time = |cut: &serde_json::Value| cut["time"].as_str().expect("a time").parse().expect("a time");
@@ -131,13 +131,13 @@ fn wait_for_cut_after_write(sandbox: &Sandbox) {
 }
 
 /// A volume that something writes numbers to, one after the other, each durable before the next.
-struct Counter {
+pub struct Counter {
     stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
     thread: Option<std::thread::JoinHandle<u64>>,
 }
 
 impl Counter {
-    fn start(paths: Vec<PathBuf>) -> Self {
+    pub fn start(paths: Vec<PathBuf>) -> Self {
         let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let stopped = std::sync::Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
@@ -156,24 +156,24 @@ impl Counter {
         Self { stop, thread: Some(thread) }
     }
 
-    fn stop(mut self) -> u64 {
+    pub fn stop(mut self) -> u64 {
         self.stop.store(true, std::sync::atomic::Ordering::SeqCst);
         self.thread.take().expect("running").join().expect("the counter")
     }
 }
 
 /// Without Docker.
-fn create(sandbox: &Sandbox, name: &str, options: &[&str]) {
+pub fn create(sandbox: &Sandbox, name: &str, options: &[&str]) {
     let mut words = vec!["volume", "create", name];
     words.extend(options.iter().flat_map(|option| ["-o", option]));
     sandbox.ok(&words);
 }
 
-fn mounted(sandbox: &Sandbox, name: &str) -> PathBuf {
+pub fn mounted(sandbox: &Sandbox, name: &str) -> PathBuf {
     PathBuf::from(sandbox.ok(&["volume", "mount", name, "--id", "test"]).trim())
 }
 
-fn counted(path: &std::path::Path) -> u64 {
+pub fn counted(path: &std::path::Path) -> u64 {
     let bytes = std::fs::read(path).expect("the counter");
     u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes"))
 }
@@ -250,7 +250,7 @@ fn killed_at_every_step_of_a_history_under_load() {
     }
 }
 
-fn wait_for_cut_of(sandbox: &Sandbox, name: &str, path: &std::path::Path) {
+pub fn wait_for_cut_of(sandbox: &Sandbox, name: &str, path: &std::path::Path) {
     std::fs::write(path.join("last"), "last").expect("write");
     std::fs::File::open(path.join("last")).and_then(|file| file.sync_all()).expect("sync");
     wait_for_cut(sandbox, name);

@@ -12,6 +12,7 @@ mod full_disk;
 mod history;
 mod in_time;
 mod postgres;
+mod untracked;
 mod vaults;
 
 use testkit::Sandbox;

@@ -287,7 +287,13 @@ fn masks(range: Range<u64>) -> impl Iterator<Item = (usize, u64)> {
 /// The runs of bits that are set among the first `bits`.
 fn runs(words: &[AtomicU64], bits: u64) -> Vec<Range<u64>> {
     let mut runs = Vec::new();
-    for (at, word) in words.iter().enumerate() {
+    // Nearly all of a large volume is clean: whole lines of the cache are passed over at once.
+    let lines = words
+        .chunks(8)
+        .enumerate()
+        .filter(|(_, line)| line.iter().fold(0, |any, word| any | word.load(Ordering::Relaxed)) != 0);
+    let words = lines.flat_map(|(at, line)| (at * 8..).zip(line));
+    for (at, word) in words {
         let mut rest = word.load(Ordering::Relaxed);
         while rest != 0 {
             let low = rest.trailing_zeros();
