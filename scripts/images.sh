@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Docker images for tests, demo and benchmarks, made without a registry.
 # usage: scripts/images.sh                      builds what is missing or outdated, prints the paths of the tarballs
-#        scripts/images.sh load [-H DOCKER_URL] [busybox|postgres]…
-#                                              imports them where they aren't: everhold-test/busybox:1, everhold-test/postgres:15
+#        scripts/images.sh load [-H DOCKER_URL] [busybox|postgres|mariadb]…
+#                                              imports them where they aren't: everhold-test/busybox:1, …/postgres:15, …/mariadb:10
 #
 # The tarballs (for docker import) are kept in ${EVERHOLD_CACHE:-${XDG_CACHE_HOME:-~/.cache}/everhold}. Each has a recipe
 # hash beside it, which is also the label everhold.recipe of the imported image: what has another hash is made again.
@@ -44,9 +44,9 @@ build_busybox() {
   chown -hR 1000:1000 "$root"/{seed,home/app}
 }
 
-# Debian's PostgreSQL with pgbench; user postgres is 999:999, as in the official image.
-build_postgres() {
-  local root=$1 mirror
+# bootstrap ROOT PACKAGE,…: a small Debian with these.
+bootstrap() {
+  local mirror
   # The host's own mirror: what apt can reach, debootstrap can.
   # shellcheck disable=SC2016 # apt expands it
   mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Codename: $suite" 'Component: main' | head -n 1)
@@ -57,24 +57,34 @@ build_postgres() {
   # debootstrap downloads with wget, which doesn't know of apt's proxy.
   eval "$(apt-config shell http_proxy Acquire::http::Proxy https_proxy Acquire::https::Proxy)"
   export http_proxy https_proxy
-  debootstrap --variant=minbase --include=postgresql-15,postgresql-contrib "$suite" "$root" "$mirror" >"$work/log" ||
+  debootstrap --variant=minbase --include="$2" "$suite" "$1" "$mirror" >"$work/log" ||
     { tail -n 20 "$work/log" >&2; return 1; }
+  # What nobody reads or runs in a container, and what is random or dated: the tarball is to be the same each time.
+  rm -rf "$1"/usr/share/{doc,man,info,locale,i18n,lintian} "$1"/var/cache/{apt,debconf}/* "$1"/var/cache/ldconfig/* \
+    "$1"/var/lib/apt/lists/* "$1"/var/log/* "$1"/debootstrap "$1"/etc/{resolv.conf,hostname,machine-id} \
+    "$1"/etc/ssl/{certs,private}/ssl-cert-snakeoil.*
+}
 
-  # What nobody reads or runs in a container. LLVM is for JIT alone, larger than all the rest, and PostgreSQL
-  # goes on without it.
-  rm -rf "$root"/usr/share/{doc,man,info,locale,i18n,lintian,postgresql/15/man} "$root"/var/cache/{apt,debconf}/* \
-    "$root"/var/lib/apt/lists/* "$root"/var/log/* "$root"/usr/lib/*/{libLLVM,libz3}* "$root"/usr/lib/postgresql/15/lib/{llvmjit*,bitcode} \
-    "$root"/{var/lib,etc}/postgresql/15 "$root"/debootstrap "$root"/etc/{resolv.conf,hostname,machine-id} \
-    "$root"/etc/ssl/{certs,private}/ssl-cert-snakeoil.* "$root"/var/cache/ldconfig/* # random or dated: the tarball is to be the same each time
-
-  # adduser took the next free id, which depends on the order of installation.
-  local uid gid
-  uid=$(chroot "$root" id -u postgres) gid=$(chroot "$root" id -g postgres)
-  chroot "$root" groupmod --gid 999 postgres
-  chroot "$root" usermod --uid 999 --gid 999 postgres
+# own ROOT USER: gives a user of the image, and all that is the user's, the number 999, as in official images. adduser took
+# the next free one, which depends on the order of installation.
+own() {
+  local root=$1 name=$2 uid gid
+  uid=$(chroot "$root" id -u "$name") gid=$(chroot "$root" id -g "$name")
+  chroot "$root" groupmod --gid 999 "$name"
+  chroot "$root" usermod --uid 999 --gid 999 "$name"
   find "$root" -xdev -uid "$uid" -exec chown -h 999 {} +
   find "$root" -xdev -gid "$gid" -exec chgrp -h 999 {} +
   rm -f "$root"/etc/{passwd,group,shadow,gshadow}-
+}
+
+# Debian's PostgreSQL with pgbench; user postgres is 999:999.
+build_postgres() {
+  local root=$1
+  bootstrap "$root" postgresql-15,postgresql-contrib
+  # LLVM is for JIT alone, larger than all the rest, and PostgreSQL goes on without it.
+  rm -rf "$root"/usr/share/postgresql/15/man "$root"/usr/lib/*/{libLLVM,libz3}* \
+    "$root"/usr/lib/postgresql/15/lib/{llvmjit*,bitcode} "$root"/{var/lib,etc}/postgresql/15
+  own "$root" postgres
 
   sed -i "s/^#listen_addresses = 'localhost'/listen_addresses = '*'/" "$root/usr/share/postgresql/15/postgresql.conf.sample"
   install -d -o 999 -g 999 -m 0700 "$root/var/lib/postgresql/data"
@@ -82,14 +92,25 @@ build_postgres() {
   install -m 0755 "$here/images/postgres-entrypoint.sh" "$root/usr/local/bin/docker-entrypoint.sh"
 }
 
+# Debian's MariaDB; user mysql is 999:999.
+build_mariadb() {
+  local root=$1
+  bootstrap "$root" mariadb-server
+  rm -rf "$root"/var/lib/mysql "$root"/usr/share/mysql/{test,bench} "$root"/usr/share/mysql-test
+  own "$root" mysql
+  install -d -o 999 -g 999 -m 0700 "$root/var/lib/mysql"
+  install -d -o 999 -g 999 -m 0755 "$root/run/mysqld"
+  install -m 0755 "$here/images/mariadb-entrypoint.sh" "$root/usr/local/bin/docker-entrypoint.sh"
+}
+
 # What the recipe of image $1 depends on, as one short hash.
 recipe() {
   {
-    declare -f "build_$1" pack
+    declare -f "build_$1" bootstrap own pack
     echo "$suite"
     case $1 in
       busybox) dpkg-query --show busybox-static ;;
-      postgres) cat "$here/images/postgres-entrypoint.sh" ;;
+      postgres | mariadb) cat "$here/images/$1-entrypoint.sh" ;;
     esac
   } | sha256sum | cut -c1-16
 }
@@ -140,7 +161,7 @@ if [[ $verb == load && ${1:-} == -H ]]; then
   shift 2
 fi
 [[ $verb == build && $# == 0 || $verb == load ]] || { sed -n '3,5s/^# //p' "$0" >&2; exit 2; }
-(($#)) || set -- busybox postgres
+(($#)) || set -- busybox postgres mariadb
 
 mkdir -p "$EVERHOLD_CACHE"
 exec 9>"$EVERHOLD_CACHE/lock" && flock 9
@@ -159,6 +180,9 @@ for name in "$@"; do
       import postgres 15 "${path/PATH=/PATH=/usr/lib/postgresql/15/bin:}" 'ENV PGDATA=/var/lib/postgresql/data' \
         'ENV LANG=C.UTF-8' 'ENV PGUSER=postgres' 'ENV POSTGRES_HOST_AUTH_METHOD=trust' 'EXPOSE 5432' \
         'ENTRYPOINT ["docker-entrypoint.sh"]' 'CMD ["postgres"]'
+      ;;
+    mariadb)
+      import mariadb 10 "$path" 'ENV LANG=C.UTF-8' 'ENTRYPOINT ["docker-entrypoint.sh"]' 'CMD ["mariadbd"]'
       ;;
     *) echo "$0: no image is called $name" >&2; exit 2 ;;
   esac

@@ -231,11 +231,13 @@ history_restore() {
     sample restore-everhold "$(timed everhold restore mixed --at now --as "again$i")"
     echo 3 >/proc/sys/vm/drop_caches
     quiet
+    # shellcheck disable=SC2016 # the inner shell expands it
     sample restore-cp "$(timed bash -c 'cp --sparse=always "$1" "$2" && sync --file-system "$2"' _ "$image" "$dir/copy")"
     rm "$dir/copy"
     if ((i < 2)); then
       echo 3 >/proc/sys/vm/drop_caches
       quiet
+      # shellcheck disable=SC2016
       sample restore-restic "$(timed bash -c 'restic restore --quiet --repo "$1" --target "$2" latest && sync --file-system "$2"' _ "$dir/restic" "$dir/restored")"
       rm -r "$dir/restored"
     fi

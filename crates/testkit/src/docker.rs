@@ -10,6 +10,8 @@ use std::time::Duration;
 pub const BUSYBOX: &str = "everhold-test/busybox:1";
 /// PostgreSQL 15 as user 999, data in `/var/lib/postgresql/data`.
 pub const POSTGRES: &str = "everhold-test/postgres:15";
+/// MariaDB 10.11 as user 999, data in `/var/lib/mysql`.
+pub const MARIADB: &str = "everhold-test/mariadb:10";
 
 /// A script of the repository.
 pub(crate) fn script(name: &str) -> PathBuf {
@@ -21,7 +23,7 @@ impl Sandbox {
         self.dir.join("docker")
     }
 
-    /// Starts a Docker Engine for this sandbox alone, with these images (`busybox`, `postgres`).
+    /// Starts a Docker Engine for this sandbox alone, with these images (`busybox`, `postgres`, `mariadb`).
     #[track_caller]
     pub fn start_docker(&mut self, images: &[&str]) -> &mut Self {
         self.docker = true;

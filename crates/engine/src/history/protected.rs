@@ -456,7 +456,8 @@ impl Protected {
     fn upload_all(&self) {
         let mut said = None;
         loop {
-            if let Some(Err(error)) = lock(&self.outbox).clone().map(|outbox| outbox.upload()) {
+            let outbox = lock(&self.outbox).clone();
+            if let Some(Err(error)) = outbox.map(|outbox| outbox.upload()) {
                 let text = error.to_string();
                 if said.as_ref() != Some(&text) {
                     tracing::warn!(%error, "what was cut waits for the vault");

@@ -1,6 +1,6 @@
 //! Any moment of a running database comes back, and what is wrong with a vault is found.
 
-use crate::postgres::{Writer, assert_all_there, sql, start};
+use crate::postgres::{sql, start};
 use crate::{alone, in_kernel, sandbox, with_docker};
 use engine::{Fault, HistoryStep};
 use jiff::Timestamp;
@@ -25,72 +25,11 @@ pub fn cuts(sandbox: &Sandbox, name: &str) -> Vec<(u64, Timestamp)> {
 
 /// Waits until a cut that is newer than now is durable.
 #[track_caller]
-fn wait_for_cut(sandbox: &Sandbox, name: &str) {
+pub fn wait_for_cut(sandbox: &Sandbox, name: &str) {
     let since = now();
     until("a newer cut", Duration::from_secs(30), || {
         cuts(sandbox, name).last().is_some_and(|(_, time)| *time > since)
     });
-}
-
-/// Moves money between accounts, so that the sum stays the same, until dropped.
-struct Transfers(std::process::Child);
-
-impl Transfers {
-    fn start(sandbox: &Sandbox, name: &str) -> Self {
-        sql(
-            sandbox,
-            name,
-            "create table accounts as select n, 1000 as amount from generate_series(1, 500) n",
-        );
-        let script = "do $$ declare a int; b int; begin loop a := 1 + random() * 499; b := 1 + random() * 499; \
-                      update accounts set amount = amount - 7 where n = a; update accounts set amount = amount + 7 where n = b; \
-                      commit; end loop; end $$";
-        let child = sandbox
-            .docker_command()
-            .args(["exec", name, "psql", "-h", "/var/run/postgresql", "-qc", script])
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .expect("start psql");
-        Self(child)
-    }
-}
-
-impl Drop for Transfers {
-    fn drop(&mut self) {
-        let _killed = self.0.kill();
-        let _ended = self.0.wait();
-    }
-}
-
-#[test]
-fn any_moment_of_a_running_database_comes_back() {
-    let sandbox = with_docker(&["postgres"]);
-    sandbox.volume("pgdata", &PROTECTED);
-    start(&sandbox, "pg", "pgdata");
-    let transfers = Transfers::start(&sandbox, "pg");
-    let writer = Writer::start(&sandbox, "pg");
-    // What had been acknowledged at these moments, one interval before and some more for a busy machine.
-    let mut moments: Vec<(Timestamp, u64)> = Vec::new();
-    for _ in 0..10 {
-        let known = writer.last();
-        wait_for_cut(&sandbox, "pgdata");
-        moments.push((now(), known));
-    }
-    let acknowledged = writer.stop();
-    drop(transfers);
-    assert!(cuts(&sandbox, "pgdata").len() >= 8, "cuts were made while it ran");
-    for (at, (moment, known)) in moments.iter().enumerate().filter(|(at, _)| at % 3 == 0) {
-        let (volume, container) = (format!("then{at}"), format!("pg{at}"));
-        sandbox.ok(&["restore", "pgdata", "--at", &moment.to_string(), "--as", &volume]);
-        start(&sandbox, &container, &volume);
-        assert_eq!(sql(&sandbox, &container, "select sum(amount) from accounts").trim(), "500000");
-        let before: BTreeSet<u64> = acknowledged.range(..=*known).copied().collect();
-        assert_all_there(&sandbox, &container, &before);
-        sandbox.docker(&["rm", "-f", &container]);
-    }
-    // The volume goes on, and its newest cut is whole.
-    let verified = sandbox.json(&["verify", "pgdata"]);
-    assert!(verified.to_string().contains("\"problems\":[]"), "{verified}");
 }
 
 #[test]

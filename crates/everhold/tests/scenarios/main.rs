@@ -11,6 +11,7 @@ mod docker;
 mod full_disk;
 mod history;
 mod in_time;
+mod moments;
 mod postgres;
 mod untracked;
 mod vaults;
