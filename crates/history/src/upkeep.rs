@@ -36,6 +36,7 @@ pub fn upkeep(
     access: &Access,
     epoch: u32,
     keep: &Keep,
+    rules: &Rules,
     now: Timestamp,
     grace: Duration,
     steps: &Steps,
@@ -69,7 +70,7 @@ pub fn upkeep(
     points.extend(state.snapshots.iter().map(|snapshot| snapshot.point));
     let newest = state.newest();
     let segments = &state.listing.segments;
-    let plan = plan(segments, &points, newest, now_ms, &Rules::default());
+    let plan = plan(segments, &points, newest, now_ms, rules);
     for merge in &plan.merges {
         let chain: Vec<_> = merge.iter().map(|at| &segments[*at]).collect();
         let merged = access.merge(&chain, random_u32(), &mut salt)?;

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use vault::claim::{Epoch, Writer as Claimant, claim};
 use vault::format::{BLOCK, Keys, StreamId};
+use vault::plan::Rules;
 use vault::read::Access;
 use vault::store::{MemoryStore, Op};
 
@@ -249,7 +250,8 @@ impl World {
         let keep: Keep = "1s:1m,1m:10m,10m:1h".parse().unwrap();
         let now = Timestamp::from_millisecond(self.now as i64).unwrap();
         let grace = Duration::from_secs(30);
-        let _may_fail = upkeep(&self.access(), self.epoch, &keep, now, grace, &Steps::default());
+        let _may_fail =
+            upkeep(&self.access(), self.epoch, &keep, &Rules::default(), now, grace, &Steps::default());
     }
 
     fn restore_in_place(&mut self, pick: usize) {

@@ -33,7 +33,16 @@ pub struct Rules {
 impl Default for Rules {
     /// A minute, an hour, a day, 32 days; an hour.
     fn default() -> Self {
-        Self { widths: vec![60_000, 3_600_000, 86_400_000, 32 * 86_400_000], settled: 3_600_000 }
+        Self::of_minutes(60_000)
+    }
+}
+
+impl Rules {
+    /// The usual ones, for minutes of so many milliseconds: tests have no time for real ones.
+    pub fn of_minutes(minute: u64) -> Self {
+        let minute = minute.max(1);
+        let (hour, day) = (60 * minute, 24 * 60 * minute);
+        Self { widths: vec![minute, hour, day, 32 * day], settled: hour }
     }
 }
 

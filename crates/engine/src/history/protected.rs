@@ -366,6 +366,7 @@ impl Engine {
             &access,
             epoch.0,
             &protection.keep,
+            &vault::plan::Rules::of_minutes(self.histories.settings.minute.as_millis() as u64),
             self.clock.now(),
             self.histories.settings.grace,
             &self.histories.steps,

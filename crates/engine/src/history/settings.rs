@@ -19,6 +19,8 @@ pub struct HistorySettings {
     pub compare_every: Duration,
     /// How often a stream is merged and cleaned.
     pub upkeep_every: Duration,
+    /// How long a minute is, when segments that age are merged: a real one but in tests.
+    pub minute: Duration,
     /// How long an object that is not needed any more stays, for readers that have begun.
     pub grace: Duration,
     /// How often the newest cut of each volume is verified. `None`: only when asked.
@@ -34,6 +36,7 @@ impl Default for HistorySettings {
             frozen: Duration::from_millis(250),
             compare_every: Duration::from_secs(60),
             upkeep_every: Duration::from_secs(20),
+            minute: Duration::from_secs(60),
             grace: history::GRACE,
             verify_every: None,
         }

@@ -96,6 +96,7 @@ pub struct History {
     pub compare: Option<HumanDuration>,
     pub upkeep: Option<HumanDuration>,
     pub grace: Option<HumanDuration>,
+    pub minute: Option<HumanDuration>,
 }
 
 /// `"on"`, `"off"`, or TOML's own `true` and `false`.
