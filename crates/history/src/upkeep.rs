@@ -28,7 +28,7 @@ pub struct Upkeep {
 /// How long a condemned object stays, for readers that have begun.
 pub const GRACE: Duration = Duration::from_secs(600);
 
-/// Merges, condemns and deletes what is due in one stream. May be interrupted at any step, and done again.
+/// Merges, condemns and deletes what is due in one stream. The cuts in `needed` stay, as someone restores them. May be interrupted at any step, and done again.
 ///
 /// # Errors
 /// What failed; what was done before holds.
@@ -36,6 +36,7 @@ pub fn upkeep(
     access: &Access,
     epoch: u32,
     keep: &Keep,
+    needed: &[u64],
     now: Timestamp,
     grace: Duration,
     steps: &Steps,
@@ -67,6 +68,7 @@ pub fn upkeep(
     let mut points: BTreeSet<u64> =
         cuts.iter().zip(kept).filter(|(_, kept)| *kept).map(|((point, _), _)| *point).collect();
     points.extend(state.snapshots.iter().map(|snapshot| snapshot.point));
+    points.extend(needed.iter().filter(|point| cuts.iter().any(|(cut, _)| cut == *point)));
     let newest = state.newest();
     let segments = &state.listing.segments;
     let plan = plan(segments, &points, newest, now_ms, &Rules::default());
