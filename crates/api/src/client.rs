@@ -2,8 +2,8 @@
 
 use crate::v1::{
     Attach, Attached, CloneVolume, Create, Destroyed, Detached, Grow, History, Holders, Labels, PoolReleased,
-    Pools, Problem, Protect, Protected, Protections, Rename, Restore, RestoreCut, RestoredCut, Snapshot,
-    SnapshotCreate, Snapshots, Status, Trash, Usage, Usages, VaultAdd, VaultAdded, VaultChecked,
+    Pools, Problem, Progress, Protect, Protected, Protections, Rename, Restore, RestoreCut, RestoredCut,
+    Snapshot, SnapshotCreate, Snapshots, Status, Trash, Usage, Usages, VaultAdd, VaultAdded, VaultChecked,
     VaultForgotten, VaultKit, Vaults, Verified, Verify, VolumeChanged, VolumeDetail, VolumeRemoved, Volumes,
 };
 use http_body_util::{BodyExt, Full};
@@ -304,6 +304,11 @@ impl Client {
     /// `POST /v1/volumes/{name}/verify`
     pub async fn verify(&self, name: &str, request: &Verify) -> Result<Verified> {
         self.send(Method::POST, &volume(name, "/verify"), request).await
+    }
+
+    /// `GET /v1/progress`
+    pub async fn progress(&self) -> Result<Progress> {
+        self.get("/v1/progress").await
     }
 
     /// `GET /v1/vaults`

@@ -1,6 +1,6 @@
 //! The OpenAPI document, generated from the handlers, and the routes that come with it.
 
-use crate::routes::{attachments, daemon, histories, pools, trash, vaults, volumes};
+use crate::routes::{attachments, daemon, histories, pools, progress, trash, vaults, volumes};
 use crate::state::AppState;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -52,6 +52,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(histories::restore))
         .routes(routes!(histories::clone))
         .routes(routes!(histories::verify))
+        .routes(routes!(progress::list))
         .routes(routes!(vaults::list, vaults::add))
         .routes(routes!(vaults::check))
         .routes(routes!(vaults::kit))

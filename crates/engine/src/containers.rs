@@ -45,7 +45,7 @@ pub trait Containers: Send + Sync {
         Err(format!("no container engine can stop {container}"))
     }
 
-    /// Starts a container that was stopped.
+    /// Starts a container that was stopped. That it runs, or is gone, is fine.
     ///
     /// # Errors
     /// In words.

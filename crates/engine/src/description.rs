@@ -4,7 +4,7 @@
 use crate::{Error, Result};
 use jiff::Timestamp;
 use linux::fs::write_atomically;
-use model::{Life, Spec, Volume, VolumeId, VolumeName};
+use model::{Intent, Life, Spec, Volume, VolumeId, VolumeName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,11 +26,18 @@ struct Description {
     project: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     filesystem: Option<VolumeId>,
+    /// What is half there, and from where the rest comes: without that it would be taken for whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    restoring: Option<Intent>,
     #[serde(default)]
     asked: BTreeMap<String, String>,
     #[serde(default)]
     typed: BTreeMap<String, String>,
     spec: Spec,
+}
+
+fn restoring(volume: &Volume) -> Option<Intent> {
+    volume.pending.clone().filter(|intent| intent.restores().is_some())
 }
 
 /// Writes the description into `home`; durable when it returns.
@@ -43,6 +50,7 @@ pub(crate) fn write(volume: &Volume, home: &Path) -> Result<()> {
         life: volume.life,
         project: volume.project,
         filesystem: volume.filesystem,
+        restoring: restoring(volume),
         asked: volume.asked.clone(),
         typed: volume.typed.clone(),
         spec: volume.spec.clone(),
@@ -55,7 +63,13 @@ pub(crate) fn write(volume: &Volume, home: &Path) -> Result<()> {
 
 /// Makes the description say what the record says. `Ok(false)`: it did already, or there is no home to describe.
 pub(crate) fn make_true(volume: &Volume, home: &Path) -> Result<bool> {
-    let bare = Volume { pending: None, attachments: Vec::new(), fenced: None, ..volume.clone() };
+    let bare = Volume {
+        pending: restoring(volume),
+        restart: Vec::new(),
+        attachments: Vec::new(),
+        fenced: None,
+        ..volume.clone()
+    };
     if !home.is_dir() || read(home).is_ok_and(|described| described == bare) {
         return Ok(false);
     }
@@ -84,7 +98,8 @@ pub(crate) fn read(home: &Path) -> std::result::Result<Volume, String> {
         life: description.life,
         project: description.project,
         filesystem: description.filesystem,
-        pending: None,
+        pending: description.restoring,
+        restart: Vec::new(),
         attachments: Vec::new(),
         fenced: None,
     })

@@ -177,9 +177,14 @@ impl Engine {
     /// The live volume of that name, free to be worked on.
     pub(crate) fn usable(&self, name: &VolumeName) -> Result<Arc<Volume>> {
         let volume = self.volume(name)?;
+        self.refuse_half_restored(&volume)?;
+        self.refuse_fenced(volume)
+    }
+
+    pub(crate) fn refuse_fenced(&self, volume: Arc<Volume>) -> Result<Arc<Volume>> {
         match &volume.fenced {
             None => Ok(volume),
-            Some(reason) => Err(Error::Fenced { name: name.clone(), reason: reason.clone() }),
+            Some(reason) => Err(Error::Fenced { name: volume.name.clone(), reason: reason.clone() }),
         }
     }
 

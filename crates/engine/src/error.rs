@@ -68,14 +68,22 @@ pub enum Error {
         verb: &'static str,
     },
     /// The volume is being brought back to a cut.
-    #[error(
-        "the volume {name} is being restored to cut {point}, which was interrupted and is being finished"
-    )]
+    #[error("the volume {name} is being restored to cut {point}: {how_far}")]
     Restoring {
         /// The volume.
         name: VolumeName,
         /// The cut.
         point: u64,
+        /// How far it is, or why it does not go on.
+        how_far: String,
+    },
+    /// A new volume could not be filled to the end, and what is there is kept.
+    #[error("the volume {name} is not restored to the end yet: {source}")]
+    Unfinished {
+        /// The volume.
+        name: VolumeName,
+        /// Why.
+        source: Box<Error>,
     },
     /// Another verb is at work on the volume.
     #[error("the volume {name} is busy: {verb} has been at work for {} s", since.as_secs())]
@@ -231,6 +239,7 @@ impl Error {
             | Self::PathTaken { .. } => ErrorKind::Conflict,
             Self::InUse { .. } => ErrorKind::InUse,
             Self::Busy { .. } | Self::Restoring { .. } => ErrorKind::Busy,
+            Self::Unfinished { .. } => ErrorKind::Unavailable,
             Self::OverPromised { .. } | Self::LargerThanPool { .. } | Self::PoolFull { .. } => {
                 ErrorKind::NoSpace
             }
@@ -246,9 +255,10 @@ impl Error {
                 }
                 history::Error::Fenced { .. } => ErrorKind::Conflict,
                 history::Error::SpoolFull { .. } => ErrorKind::NoSpace,
-                history::Error::InUse | history::Error::Freeze(_) | history::Error::TooMuch { .. } => {
-                    ErrorKind::Busy
-                }
+                history::Error::InUse
+                | history::Error::Stopped
+                | history::Error::Freeze(_)
+                | history::Error::TooMuch { .. } => ErrorKind::Busy,
                 _ => ErrorKind::Internal,
             },
             Self::Vault(error) => error.kind(),
@@ -266,6 +276,9 @@ impl Error {
                 "the volumes' data is untouched; each volume has its description beside it"
             }
             Self::Fenced { .. } => "the volume is kept as it is, and nothing more is done to it",
+            Self::Unfinished { .. } => {
+                "what was restored so far is kept, and it goes on by itself; the volume can't be used before that"
+            }
             _ => UNTOUCHED,
         }
     }
@@ -287,7 +300,10 @@ impl Error {
                 format!("stop the holders and try again; `everhold volume holders {name}` shows them all")
             }
             Self::Restoring { name, .. } => {
-                format!("wait for it; if the vault can't be reached, `everhold vault check` says why, and `everhold status` shows {name}")
+                format!("wait for it (`everhold status` shows how far {name} is); if the vault can't be reached, `everhold vault check` says why")
+            }
+            Self::Unfinished { name, .. } => {
+                format!("`everhold status` shows how far it is, `everhold vault check` what is wrong with the vault; `everhold volume rm {name}` gives it up")
             }
             Self::Busy { .. } => "wait for it and try again; the daemon's log says what it is doing".into(),
             Self::OverPromised { .. } => {

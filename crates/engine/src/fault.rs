@@ -41,6 +41,14 @@ pub enum Fault {
     RestorePointRecorded,
     /// Restore in place: rewritten, still recorded.
     RestorePointWritten,
+    /// Restore in place: the containers to be stopped are recorded, none is stopped.
+    RestoreStopRecorded,
+    /// Restore in place: the containers are stopped, nothing else is done.
+    RestoreStopped,
+    /// Restore as a new volume: recorded, nothing made.
+    RestoreAsRecorded,
+    /// Restore as a new volume: made, still recorded as being made.
+    RestoreAsMade,
     /// A step of a history.
     History(history::Step),
 }
@@ -69,11 +77,20 @@ impl Fault {
     /// Those of a restore in place.
     pub const OF_RESTORE: [Self; 2] = [Self::RestorePointRecorded, Self::RestorePointWritten];
 
+    /// Those of a restore in place that stops containers.
+    pub const OF_STOPPING: [Self; 2] = [Self::RestoreStopRecorded, Self::RestoreStopped];
+
+    /// Those of a restore as a new volume.
+    pub const OF_RESTORE_AS: [Self; 2] = [Self::RestoreAsRecorded, Self::RestoreAsMade];
+
+    fn every() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().chain(Self::OF_RESTORE).chain(Self::OF_STOPPING).chain(Self::OF_RESTORE_AS)
+    }
+
     /// The fault point with this name, as [`std::fmt::Debug`] prints it.
     pub fn named(name: &str) -> Option<Self> {
         let step = || history::Step::named(name).map(Self::History);
-        let mut all = Self::ALL.into_iter().chain(Self::OF_RESTORE);
-        all.find(|fault| format!("{fault:?}") == name).or_else(step)
+        Self::every().find(|fault| format!("{fault:?}") == name).or_else(step)
     }
 }
 
@@ -106,7 +123,7 @@ mod tests {
 
     #[test]
     fn every_point_has_its_name() {
-        for fault in Fault::ALL.into_iter().chain(Fault::OF_RESTORE) {
+        for fault in Fault::every() {
             assert_eq!(Fault::named(&format!("{fault:?}")), Some(fault));
         }
         assert_eq!(Fault::named("Nowhere"), None);

@@ -102,7 +102,7 @@ fn finish(engine: &Engine, volume: &Volume, intent: Intent) -> Option<Repair> {
         // It may take long, and nobody waits for it: `expire_trash` goes on with it.
         Intent::Destroy => return None,
         // The vault is needed for it, and who opens the vaults finishes it.
-        Intent::Restore { .. } => return None,
+        Intent::Restore { .. } | Intent::Import { .. } => return None,
         Intent::Grow { to } => {
             let grown = engine.finish_grow(volume, to).map(drop);
             let failed = grown.is_err();

@@ -15,7 +15,7 @@ use crate::engine::{Engine, lock};
 use crate::{Catalog, Clock, Error, Result, Settings};
 use files::Files;
 use jiff::Timestamp;
-use model::{Intent, VaultName};
+use model::VaultName;
 use open::{ClaimCell, Me};
 use ring::rand::SystemRandom;
 use std::collections::BTreeMap;
@@ -769,7 +769,7 @@ impl Engine {
         let uses = |volume: &model::Volume| {
             let protected =
                 volume.spec.protection.as_ref().is_some_and(|protection| protection.vault == *name);
-            let restoring = matches!(&volume.pending, Some(Intent::Restore { vault, .. }) if vault == name);
+            let restoring = volume.restoring().is_some_and(|(vault, ..)| vault == name);
             protected || restoring
         };
         let users = || {

@@ -4,7 +4,7 @@ use crate::containers::ContainerUse;
 use crate::engine::{Engine, lock};
 use crate::{Hold, Result};
 use linux::procs::{Holder as Process, Target, open_files};
-use model::{Volume, VolumeName};
+use model::{Intent, Volume, VolumeName};
 use std::path::PathBuf;
 use std::sync::Arc;
 use storage::{Observation, Usage};
@@ -61,7 +61,14 @@ impl Engine {
     /// [`crate::Error::NoVolume`].
     pub fn inspect(&self, name: &VolumeName) -> Result<Inspection> {
         let volume = self.volume(name)?;
-        let mut seen = self.with_driver(&volume, "inspect", "", |driver, place| Ok(driver.observe(place)))?;
+        let half = matches!(volume.pending, Some(Intent::Import { .. }));
+        let mut seen = if half {
+            // There is nothing to be seen before it is whole.
+            Observation::default()
+        } else {
+            self.with_driver(&volume, "inspect", "", |driver, place| Ok(driver.observe(place)))?
+        };
+        seen.notes.extend(self.refuse_half_restored(&volume).err().map(|error| error.to_string()));
         if !volume.attachments.is_empty() && seen.path.is_none() {
             seen.problems.push(storage::Problem {
                 what: "it is attached, but its mount is gone".into(),
@@ -92,6 +99,9 @@ impl Engine {
     /// # Errors
     /// A driver that can't tell.
     pub fn usage_of(&self, volume: &Volume) -> Result<Usage> {
+        if matches!(volume.pending, Some(Intent::Import { .. })) {
+            return Ok(Usage::default());
+        }
         self.with_driver(volume, "usage", "nothing was changed", |driver, place| driver.usage(place))
     }
 

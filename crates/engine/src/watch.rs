@@ -29,6 +29,7 @@ impl Watch {
         watch.every("watch-pools", engine, Engine::watch_pools)?;
         watch.every("autogrow", engine, |engine| engine.grow_by_rule())?;
         watch.every("finish-restores", engine, |engine| engine.finish_restores())?;
+        watch.every("start-containers", engine, |engine| engine.start_stopped())?;
         watch.every("expire-trash", engine, |engine| {
             engine.expire_trash();
             TRASH

@@ -64,6 +64,9 @@ pub enum Error {
     /// The volume was attached meanwhile.
     #[error("the volume was taken into use meanwhile")]
     InUse,
+    /// Someone wanted it to end.
+    #[error("it was stopped before it was finished")]
+    Stopped,
 }
 
 impl From<StoreError> for Error {

@@ -23,6 +23,5 @@ pub use difference::{difference, touched};
 pub use error::{Error, Result};
 pub use outbox::{Outbox, Waiting, Wake};
 pub use step::{Step, Steps};
-pub use upkeep::GRACE;
-pub use upkeep::{Upkeep, upkeep};
+pub use upkeep::{GRACE, Terms, Upkeep, upkeep};
 pub use writer::{Opened, PORTION, Parts, Writer, salt};

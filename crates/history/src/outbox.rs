@@ -234,7 +234,8 @@ impl Outbox {
             let (waited, timeout) = self
                 .freed
                 .wait_timeout_while(inner, PATIENCE, |inner| {
-                    inner.queued + bytes > 2 * IN_MEMORY && !inner.fenced
+                    // One that is larger than that alone would wait for ever.
+                    inner.queued > 0 && inner.queued + bytes > 2 * IN_MEMORY && !inner.fenced
                 })
                 .unwrap_or_else(PoisonError::into_inner);
             inner = waited;

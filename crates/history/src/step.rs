@@ -28,13 +28,15 @@ pub enum Step {
     DeleteHalf,
     /// Restore: some blocks are written.
     RestoreHalf,
+    /// Restore: it is noted how far it has come.
+    RestoreNoted,
     /// Restore: all is written, not recorded.
     RestoreWritten,
 }
 
 impl Step {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::CutTaken,
         Self::CutCleared,
         Self::CutFrozen,
@@ -46,6 +48,7 @@ impl Step {
         Self::DeleteCondemned,
         Self::DeleteHalf,
         Self::RestoreHalf,
+        Self::RestoreNoted,
         Self::RestoreWritten,
     ];
 

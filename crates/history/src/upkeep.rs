@@ -28,6 +28,19 @@ pub struct Upkeep {
 /// How long a condemned object stays, for readers that have begun.
 pub const GRACE: Duration = Duration::from_secs(600);
 
+/// What a stream is to be kept up to.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// Which cuts stay.
+    pub keep: &'a Keep,
+    /// These stay too, as someone restores them.
+    pub needed: &'a [u64],
+    /// When what is merged.
+    pub rules: &'a Rules,
+    /// How long a condemned object stays.
+    pub grace: Duration,
+}
+
 /// Merges, condemns and deletes what is due in one stream. May be interrupted at any step, and done again.
 ///
 /// # Errors
@@ -35,15 +48,13 @@ pub const GRACE: Duration = Duration::from_secs(600);
 pub fn upkeep(
     access: &Access,
     epoch: u32,
-    keep: &Keep,
-    rules: &Rules,
+    terms: &Terms<'_>,
     now: Timestamp,
-    grace: Duration,
     steps: &Steps,
 ) -> Result<Upkeep> {
     let mut done = Upkeep::default();
     let now_ms = u64::try_from(now.as_millisecond()).unwrap_or(0);
-    let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+    let grace_ms = u64::try_from(terms.grace.as_millis()).unwrap_or(u64::MAX);
     let state = access.state()?;
     for (list, condemned) in &state.condemned {
         if condemned.at.saturating_add(grace_ms) > now_ms {
@@ -64,13 +75,14 @@ pub fn upkeep(
         .iter()
         .map(|(_, time)| Timestamp::from_millisecond(*time as i64).unwrap_or(Timestamp::MAX))
         .collect();
-    let kept = keep.kept(&times, now);
+    let kept = terms.keep.kept(&times, now);
     let mut points: BTreeSet<u64> =
         cuts.iter().zip(kept).filter(|(_, kept)| *kept).map(|((point, _), _)| *point).collect();
     points.extend(state.snapshots.iter().map(|snapshot| snapshot.point));
+    points.extend(terms.needed.iter().filter(|point| cuts.iter().any(|(cut, _)| cut == *point)));
     let newest = state.newest();
     let segments = &state.listing.segments;
-    let plan = plan(segments, &points, newest, now_ms, rules);
+    let plan = plan(segments, &points, newest, now_ms, terms.rules);
     for merge in &plan.merges {
         let chain: Vec<_> = merge.iter().map(|at| &segments[*at]).collect();
         let merged = access.merge(&chain, random_u32(), &mut salt)?;

@@ -4,8 +4,8 @@
 
 use everhold_history::restore::{Progress, chain_to, write_difference, write_point};
 use everhold_history::{
-    Bounds, Changes, Error, Freezer, Frozen, Live, Opened, Parts, Steps, Wake, Writer, cut, difference,
-    upkeep,
+    Bounds, Changes, Error, Freezer, Frozen, Live, Opened, Parts, Steps, Terms, Wake, Writer, cut,
+    difference, upkeep,
 };
 use jiff::Timestamp;
 use linux::direct::Pool;
@@ -250,8 +250,8 @@ impl World {
         let keep: Keep = "1s:1m,1m:10m,10m:1h".parse().unwrap();
         let now = Timestamp::from_millisecond(self.now as i64).unwrap();
         let grace = Duration::from_secs(30);
-        let _may_fail =
-            upkeep(&self.access(), self.epoch, &keep, &Rules::default(), now, grace, &Steps::default());
+        let terms = Terms { keep: &keep, needed: &[], rules: &Rules::default(), grace };
+        let _may_fail = upkeep(&self.access(), self.epoch, &terms, now, &Steps::default());
     }
 
     fn restore_in_place(&mut self, pick: usize) {

@@ -34,4 +34,4 @@ pub use spec::{
     Tmpfs,
 };
 pub use time_span::{TimeSpan, TimeSpanError};
-pub use volume::{Access, Attachment, HolderKind, Intent, Life, Trashed, Volume, VolumeId};
+pub use volume::{Access, Attachment, HolderKind, Intent, Life, Stopped, Trashed, Volume, VolumeId};

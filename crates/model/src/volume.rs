@@ -117,6 +117,36 @@ pub enum Intent {
         /// The number of the point.
         point: u64,
     },
+    /// Being made from a point of a history: finished at start-up, from where it had come to.
+    Import {
+        /// The vault that has the history.
+        vault: VaultName,
+        /// The stream in the vault: the volume whose history it is.
+        stream: VolumeId,
+        /// The number of the point.
+        point: u64,
+    },
+}
+
+impl Intent {
+    /// The point that is being restored, in place or as a new volume: its vault, its stream and its number.
+    pub fn restores(&self) -> Option<(&VaultName, VolumeId, u64)> {
+        match self {
+            Self::Restore { vault, stream, point } | Self::Import { vault, stream, point } => {
+                Some((vault, *stream, *point))
+            }
+            Self::Create | Self::Grow { .. } | Self::Destroy => None,
+        }
+    }
+}
+
+/// A container that was stopped for a volume's sake.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// Its full ID.
+    pub id: String,
+    /// Its name.
+    pub name: String,
 }
 
 /// All that is recorded of a volume.
@@ -148,6 +178,9 @@ pub struct Volume {
     /// What was begun.
     #[serde(default)]
     pub pending: Option<Intent>,
+    /// Containers that are to be started again when the restore in place is over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restart: Vec<Stopped>,
     /// Who holds it.
     #[serde(default)]
     pub attachments: Vec<Attachment>,
@@ -173,6 +206,11 @@ impl Volume {
     /// The UUID to be found in the superblock of its file system.
     pub fn superblock_uuid(&self) -> VolumeId {
         self.filesystem.unwrap_or(self.id)
+    }
+
+    /// Restored, in place or as a new volume, and not finished: the vault, the stream and the number of the point.
+    pub fn restoring(&self) -> Option<(&VaultName, VolumeId, u64)> {
+        self.pending.as_ref().and_then(Intent::restores)
     }
 
     /// The attachment with this identifier.
@@ -210,11 +248,13 @@ mod tests {
     fn intents_keep_their_form_on_disk() {
         let stream = ORIGIN.parse().unwrap();
         let restore = Intent::Restore { vault: VaultName::default(), stream, point: 7 };
+        let import = Intent::Import { vault: VaultName::default(), stream, point: 7 };
         for (intent, json) in [
             (Intent::Create, r#"{"verb":"create"}"#.to_owned()),
             (Intent::Grow { to: Size::from_bytes(7) }, r#"{"verb":"grow","to":7}"#.to_owned()),
             (Intent::Destroy, r#"{"verb":"destroy"}"#.to_owned()),
             (restore, format!(r#"{{"verb":"restore","vault":"local","stream":"{ORIGIN}","point":7}}"#)),
+            (import, format!(r#"{{"verb":"import","vault":"local","stream":"{ORIGIN}","point":7}}"#)),
         ] {
             assert_eq!(serde_json::to_string(&intent).unwrap(), json);
             assert_eq!(serde_json::from_str::<Intent>(&json).unwrap(), intent);

@@ -132,8 +132,8 @@ pub trait Driver: Send + Sync {
         None
     }
 
-    /// Makes the volume in its home like [`Driver::create`], but with the content that `fill` writes into the new, empty image
-    /// file. An interrupted one begins anew, or goes on if `fill` can.
+    /// Makes the volume in its home like [`Driver::create`], but with the content that `fill` writes into its image file. The file
+    /// is new and empty, or is what an interrupted call left: `fill` empties it, or goes on if it can.
     fn import(
         &self,
         place: &Place<'_>,

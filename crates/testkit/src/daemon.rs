@@ -181,9 +181,23 @@ impl Sandbox {
     /// What `/metrics` says.
     #[track_caller]
     pub fn metrics(&self) -> String {
+        self.get("/metrics")
+    }
+
+    /// What `GET` of a path of the REST API answers.
+    #[track_caller]
+    pub fn rest(&self, path: &str) -> serde_json::Value {
+        let answer = self.get(path);
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        serde_json::from_str(body).unwrap_or_else(|error| panic!("GET {path}: {error}: {answer}"))
+    }
+
+    #[track_caller]
+    fn get(&self, path: &str) -> String {
         use std::io::{Read, Write};
         let mut stream = std::os::unix::net::UnixStream::connect(self.socket()).expect("connect");
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("ask");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("ask");
         let mut text = String::new();
         stream.read_to_string(&mut text).expect("the answer");
         text

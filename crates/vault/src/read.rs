@@ -331,6 +331,8 @@ impl Iterator for Merged {
 const GAP: u64 = 64 << 10;
 /// The most that is read in one piece.
 const PIECE: u64 = 8 << 20;
+/// The most that is read along in one call: with the sealed bytes of the batch, all that it holds in memory.
+pub const READ_ALONG: u64 = 8 << 20;
 
 /// Reads the sealed bytes of each, and hands them over in the order of `batch`.
 ///
@@ -346,14 +348,18 @@ pub fn fetch<E: From<ReadError>>(
     order.sort_by_key(|i| (Arc::as_ptr(&batch[*i].part) as usize, batch[*i].at));
     let mut bytes: Vec<Bytes> = vec![Bytes::new(); batch.len()];
     let end = |i: usize| batch[i].at + u64::from(batch[i].entry.sealed_len());
+    let mut spare = READ_ALONG;
     let mut rest = &order[..];
     while let Some((&first, _)) = rest.split_first() {
         let together = rest
             .windows(2)
             .take_while(|pair| {
-                Arc::ptr_eq(&batch[pair[0]].part, &batch[pair[1]].part)
-                    && batch[pair[1]].at.saturating_sub(end(pair[0])) <= GAP
-                    && end(pair[1]) - batch[first].at <= PIECE
+                let gap = batch[pair[1]].at.saturating_sub(end(pair[0]));
+                let together = Arc::ptr_eq(&batch[pair[0]].part, &batch[pair[1]].part)
+                    && gap <= GAP.min(spare)
+                    && end(pair[1]) - batch[first].at <= PIECE;
+                spare -= if together { gap } else { 0 };
+                together
             })
             .count()
             + 1;

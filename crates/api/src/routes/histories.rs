@@ -176,10 +176,7 @@ pub(crate) async fn clone(
     let name: VolumeName = parse(&name)?;
     let new: VolumeName = parse(&request.to)?;
     let at = request.at.as_deref().map(|at| moment(at, &state)).transpose()?;
-    let cloned = state.long_verb("clone", move |engine| match at {
-        Some(at) => engine.restore_as(&name, &at, &new),
-        None => engine.clone_volume(&name, &new),
-    });
+    let cloned = state.long_verb("clone", move |engine| engine.clone_volume(&name, at.as_ref(), &new));
     cloned.await.map(|cloned| Json(cloned.into()))
 }
 

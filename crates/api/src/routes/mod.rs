@@ -4,6 +4,7 @@ pub(crate) mod attachments;
 pub(crate) mod daemon;
 pub(crate) mod histories;
 pub(crate) mod pools;
+pub(crate) mod progress;
 pub(crate) mod trash;
 pub(crate) mod vaults;
 pub(crate) mod volumes;

@@ -208,6 +208,8 @@ pub struct RestoredCut {
     pub undo: Option<u64>,
     /// Bytes written.
     pub written: u64,
+    /// Bytes of blocks read from the vault.
+    pub fetched: u64,
     /// `vault`, `reflink` or `in place`.
     pub how: String,
     /// The containers that were stopped and started again.
@@ -285,6 +287,7 @@ impl From<engine::Restored> for RestoredCut {
             time: restored.time,
             undo: restored.undo,
             written: restored.written,
+            fetched: restored.fetched,
             how: restored.how.to_owned(),
             restarted: restored.restarted,
         }

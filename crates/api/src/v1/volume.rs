@@ -93,6 +93,8 @@ pub enum VolumeState {
     Growing,
     /// Its creation failed half-way and could not be undone yet.
     Creating,
+    /// It is being restored to a cut, in place or as a new volume.
+    Restoring,
     /// It is in the trash.
     Trashed,
     /// Its destruction has begun.
@@ -103,11 +105,12 @@ pub enum VolumeState {
 
 impl VolumeState {
     /// Every state.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Ready,
         Self::Attached,
         Self::Growing,
         Self::Creating,
+        Self::Restoring,
         Self::Trashed,
         Self::Destroying,
         Self::Fenced,
@@ -120,6 +123,7 @@ impl VolumeState {
             Self::Attached => "attached",
             Self::Growing => "growing",
             Self::Creating => "creating",
+            Self::Restoring => "restoring",
             Self::Trashed => "trashed",
             Self::Destroying => "destroying",
             Self::Fenced => "fenced",
@@ -129,12 +133,13 @@ impl VolumeState {
     pub(crate) fn of(volume: &model::Volume) -> Self {
         match volume.pending {
             _ if volume.fenced.is_some() => Self::Fenced,
-            Some(Intent::Create | Intent::Restore { .. }) => Self::Creating,
+            Some(Intent::Create) => Self::Creating,
+            Some(Intent::Restore { .. } | Intent::Import { .. }) if volume.is_live() => Self::Restoring,
             Some(Intent::Destroy) => Self::Destroying,
             Some(Intent::Grow { .. }) => Self::Growing,
-            None if !volume.is_live() => Self::Trashed,
-            None if volume.attachments.is_empty() => Self::Ready,
-            None => Self::Attached,
+            _ if !volume.is_live() => Self::Trashed,
+            _ if volume.attachments.is_empty() => Self::Ready,
+            _ => Self::Attached,
         }
     }
 }

@@ -119,6 +119,7 @@ impl Plugin {
         let volume = self.engine.volume(&name).map_err(|_| no_such_volume(text))?;
         let state = match (&volume.fenced, volume.attachments.is_empty()) {
             (Some(_), _) => "fenced",
+            (None, _) if volume.restoring().is_some() => "restoring",
             (None, true) => "detached",
             (None, false) => "attached",
         };

@@ -1,5 +1,6 @@
 //! What is being done for each protected volume, and how it goes.
 
+use super::going::Going;
 use super::still::Still;
 use super::{HistorySettings, Tracking};
 use crate::claims::Claim;
@@ -8,7 +9,7 @@ use crate::hold::CutFreeze;
 use crate::{Error, Result};
 use history::{Bounds, Changes, Cut, Frozen, Live, Opened, Outbox, Parts, Step, Steps, Wake, Writer};
 use jiff::Timestamp;
-use model::{DriverSpec, FsKind, Intent, Protection, Volume, VolumeId};
+use model::{DriverSpec, FsKind, Protection, Volume, VolumeId};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,6 +23,8 @@ pub(crate) struct Histories {
     pub(crate) settings: HistorySettings,
     pub(crate) tracking: Arc<Tracking>,
     pub(crate) steps: Steps,
+    /// Restores and the like.
+    pub(crate) going: Going,
     volumes: Mutex<HashMap<VolumeId, Arc<Protected>>>,
 }
 
@@ -55,7 +58,7 @@ pub(crate) struct Said {
 
 impl Histories {
     pub(crate) fn new(settings: HistorySettings, tracking: Arc<Tracking>, steps: Steps) -> Self {
-        Self { settings, tracking, steps, volumes: Mutex::default() }
+        Self { settings, tracking, steps, going: Going::default(), volumes: Mutex::default() }
     }
 
     pub(crate) fn of(&self, id: VolumeId) -> Arc<Protected> {
@@ -76,6 +79,7 @@ impl Histories {
             lock(&state.outbox).take();
         }
         self.tracking.unprotect(id);
+        self.going.failed(id, false);
     }
 }
 
@@ -90,7 +94,7 @@ impl Engine {
     /// Protected volumes that are live and whole.
     pub(crate) fn protected(&self) -> Vec<(Arc<Volume>, Protection)> {
         let wanted = |volume: Arc<Volume>| {
-            let usable = volume.fenced.is_none() && !matches!(volume.pending, Some(Intent::Restore { .. }));
+            let usable = volume.fenced.is_none() && volume.restoring().is_none();
             let protection = volume.spec.protection.clone()?;
             usable.then_some((volume, protection))
         };
@@ -365,10 +369,13 @@ impl Engine {
         let done = history::upkeep(
             &access,
             epoch.0,
-            &protection.keep,
-            &vault::plan::Rules::of_minutes(self.histories.settings.minute.as_millis() as u64),
+            &history::Terms {
+                keep: &protection.keep,
+                needed: &self.being_restored(volume.id),
+                rules: &vault::plan::Rules::of_minutes(self.histories.settings.minute.as_millis() as u64),
+                grace: self.histories.settings.grace,
+            },
             self.clock.now(),
-            self.histories.settings.grace,
             &self.histories.steps,
         )?;
         state.upkeep_point.store(durable, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! When what is cut, uploaded and kept up: one thread that decides, and a few that work.
 
 use crate::engine::{Engine, lock};
-use model::{Intent, Protection, Volume, VolumeId};
+use model::{Protection, Volume, VolumeId};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -149,20 +149,5 @@ impl Engine {
                 }
             }
         }
-    }
-
-    /// Finishes restores in place that were interrupted, as far as their vaults can be read.
-    pub fn finish_restores(&self) -> Duration {
-        let interrupted = |volume: &Arc<Volume>| matches!(volume.pending, Some(Intent::Restore { .. }));
-        for volume in self.volumes().into_iter().filter(|volume| interrupted(volume)) {
-            let Ok(_claim) = self.claim(&volume.name, "restore") else { continue };
-            match self.finish_restore(&volume) {
-                Ok(()) => tracing::warn!(volume = %volume.name, "its restore had been interrupted; finished"),
-                Err(error) => {
-                    tracing::error!(volume = %volume.name, %error, "its restore can't be finished yet")
-                }
-            }
-        }
-        Duration::from_secs(5)
     }
 }

@@ -1,13 +1,14 @@
 //! The verbs of histories.
 
+use super::going::VERIFY;
 use super::protected::Protected;
-use super::{CutView, Gap, ProtectionStatus, Restored, Timeline, Verified};
-use crate::engine::{Engine, lock, make_dir};
+use super::restores::WORKERS;
+use super::{CutView, Gap, ProtectionStatus, Timeline, Verified};
+use crate::engine::{Engine, lock};
 use crate::{Change, Error, Fault, Result};
-use history::difference;
-use history::restore::{Progress, chain_to, write_difference, write_point};
+use history::restore::{Progress, chain_to, write_point};
 use jiff::Timestamp;
-use model::{At, DriverKind, Intent, Life, Protection, SnapshotName, Volume, VolumeId, VolumeName};
+use model::{At, DriverKind, Protection, SnapshotName, Volume, VolumeName};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,10 +16,7 @@ use std::sync::atomic::Ordering;
 use vault::read::Access;
 use vault::stream::{Snapshot, State};
 
-/// Threads of a restore: two read and write while others decrypt.
-const WORKERS: usize = 4;
-
-fn timestamp(ms: u64) -> Timestamp {
+pub(super) fn timestamp(ms: u64) -> Timestamp {
     i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or(Timestamp::MAX)
 }
 
@@ -106,7 +104,7 @@ impl Engine {
         Some(status)
     }
 
-    fn protection_of(&self, volume: &Volume) -> Result<Protection> {
+    pub(super) fn protection_of(&self, volume: &Volume) -> Result<Protection> {
         volume.spec.protection.clone().ok_or_else(|| {
             Error::Invalid(format!(
                 "volume {0} is not protected: `everhold protect {0}` begins its history",
@@ -115,7 +113,7 @@ impl Engine {
         })
     }
 
-    fn stream(&self, volume: &Volume) -> Result<(Access, State)> {
+    pub(super) fn stream(&self, volume: &Volume) -> Result<(Access, State)> {
         let protection = self.protection_of(volume)?;
         let access = self.access(volume.id, &protection.vault)?;
         let state = access.state()?;
@@ -156,7 +154,7 @@ impl Engine {
     }
 
     /// Cuts a volume now, and waits until the cut is durable. The newest cut, if nothing has changed since.
-    fn cut_durably(&self, volume: &Arc<Volume>) -> Result<(u64, u64)> {
+    pub(super) fn cut_durably(&self, volume: &Arc<Volume>) -> Result<(u64, u64)> {
         let protection = self.protection_of(volume)?;
         let members = match &protection.group {
             Some(group) => self
@@ -224,7 +222,7 @@ impl Engine {
     }
 
     /// The cut that is meant: the last one at or before a time, one by its number, or one by its name.
-    fn find_cut(&self, volume: &Volume, state: &State, at: &At) -> Result<(u64, u64)> {
+    pub(super) fn find_cut(&self, volume: &Volume, state: &State, at: &At) -> Result<(u64, u64)> {
         let cuts = state.cuts();
         let reach = || match (cuts.first(), cuts.last()) {
             (Some((_, first)), Some((_, last))) => {
@@ -244,261 +242,12 @@ impl Engine {
             .ok_or_else(|| Error::Invalid(format!("volume {} has no cut for {at}: {}", volume.name, reach())))
     }
 
-    /// Brings a volume back to a cut, in place: the present is cut first, then what differs is rewritten.
-    ///
-    /// # Errors
-    /// When it is attached (and `stop_containers` is not set), no such cut, or a vault that can't be read.
-    pub fn restore_in_place(&self, name: &VolumeName, at: &At, stop_containers: bool) -> Result<Restored> {
-        let volume = self.usable(name)?;
-        let (_, state) = self.stream(&volume)?;
-        // Before anything is stopped.
-        self.find_cut(&volume, &state, at)?;
-        let stopped = if stop_containers { self.stop_holders(&volume)? } else { Vec::new() };
-        let done = self.restore_free(name, at);
-        let started = self.start_again(&stopped);
-        let mut restored = done?;
-        started?;
-        restored.restarted = stopped.into_iter().map(|(_, name)| name).collect();
-        Ok(restored)
-    }
-
-    fn stop_holders(&self, volume: &Volume) -> Result<Vec<(String, String)>> {
-        let uses = self.containers.using(&volume.name).map_err(Error::Invalid)?;
-        let mut stopped: Vec<(String, String)> = Vec::new();
-        for container in uses.into_iter().filter(crate::ContainerUse::is_active) {
-            if stopped.iter().any(|(id, _)| *id == container.id) {
-                continue;
-            }
-            if let Err(why) = self.containers.stop(&container.id) {
-                let again =
-                    self.start_again(&stopped).err().map(|error| format!("; {error}")).unwrap_or_default();
-                return Err(Error::Invalid(format!(
-                    "container {} could not be stopped: {why}{again}",
-                    container.name
-                )));
-            }
-            stopped.push((container.id, container.name));
-        }
-        // The engine says that they are stopped before the last unmount may have come through.
-        let begun = std::time::Instant::now();
-        while begun.elapsed() < std::time::Duration::from_secs(10)
-            && self.volume(&volume.name).is_ok_and(|volume| !volume.attachments.is_empty())
-        {
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        Ok(stopped)
-    }
-
-    fn start_again(&self, stopped: &[(String, String)]) -> Result<()> {
-        let mut failed = Vec::new();
-        for (id, name) in stopped.iter().rev() {
-            if let Err(why) = self.containers.start(id) {
-                failed.push(format!("{name}: {why}"));
-            }
-        }
-        if failed.is_empty() {
-            return Ok(());
-        }
-        Err(Error::Invalid(format!("containers could not be started again: {}", failed.join("; "))))
-    }
-
-    fn restore_free(&self, name: &VolumeName, at: &At) -> Result<Restored> {
-        let _claim = self.claim(name, "restore")?;
-        let volume = self.usable(name)?;
-        let volume = self.refuse_if_held_by_someone(&volume, "restore")?;
-        let image = self.image_file(&volume)?;
-        if !self.is_free(&volume, &image) {
-            return Err(self.in_use(&volume, "restore"));
-        }
-        // The cut that is asked for is looked up before the present becomes one.
-        let (_, before) = self.stream(&volume)?;
-        let (point, time) = self.find_cut(&volume, &before, at)?;
-        let (undo, _) = self.cut_durably(&volume)?;
-        let protection = self.protection_of(&volume)?;
-        let intent = Intent::Restore { vault: protection.vault, stream: volume.id, point };
-        let going = self.record(Volume { pending: Some(intent), ..(*volume).clone() })?;
-        self.fault(Fault::RestorePointRecorded);
-        let written = self.rewrite(&going)?;
-        self.fault(Fault::RestorePointWritten);
-        self.record(Volume { pending: None, ..(*going).clone() })?;
-        Ok(Restored {
-            name: volume.name.clone(),
-            id: volume.id,
-            point,
-            time: timestamp(time),
-            undo: Some(undo),
-            written,
-            how: "in place",
-            restarted: Vec::new(),
-        })
-    }
-
-    /// Finishes a restore in place that is recorded.
-    pub(crate) fn finish_restore(&self, volume: &Arc<Volume>) -> Result<()> {
-        self.rewrite(volume)?;
-        self.record(Volume { pending: None, ..(**volume).clone() })?;
-        Ok(())
-    }
-
-    /// Writes the blocks in which the recorded point differs from the newest.
-    fn rewrite(&self, volume: &Volume) -> Result<u64> {
-        let Some(Intent::Restore { vault, stream, point }) = &volume.pending else { return Ok(0) };
-        let access = self.access(*stream, vault)?;
-        let state = access.state()?;
-        let newest = state.newest_cut().map_or(0, |(point, _)| point);
-        let now = chain_to(&state.listing.segments, newest)?;
-        let then = chain_to(&state.listing.segments, *point)?;
-        // First of all: what will be written is marked, so that the next cut has it, wherever this is interrupted.
-        let marks = self.histories.tracking.marks(volume.id);
-        match &marks {
-            Some(marks) => {
-                let mut ranges: Vec<std::ops::Range<u64>> = Vec::new();
-                for located in difference(&access, &now, &then) {
-                    let entry = located?.entry;
-                    match ranges.last_mut() {
-                        Some(last) if last.end >= entry.block => last.end = last.end.max(entry.end()),
-                        _ => ranges.push(entry.block..entry.end()),
-                    }
-                }
-                let end = marks.len_blocks();
-                ranges.iter_mut().for_each(|range| range.end = range.end.min(end));
-                ranges.retain(|range| range.start < range.end);
-                marks.mark(&ranges);
-            }
-            None => {
-                if let Some(writer) = lock(&self.histories.of(volume.id).writer).as_mut() {
-                    writer.distrust("it was restored");
-                }
-            }
-        }
-        let image = self.image_file(volume)?;
-        let failed =
-            |source| Error::Kernel(linux::KernelError { op: "open", path: Some(image.clone()), source });
-        let file = File::options().read(true).write(true).open(&image).map_err(failed)?;
-        let progress = Progress::default();
-        write_difference(&access, &now, &then, &file, WORKERS, &progress, &self.histories.steps)?;
-        Ok(progress.written.load(Ordering::Relaxed))
-    }
-
-    /// Makes a new volume with the content of a cut.
-    ///
-    /// # Errors
-    /// No such cut, the name is taken, or a vault that can't be read.
-    pub fn restore_as(&self, name: &VolumeName, at: &At, new: &VolumeName) -> Result<Restored> {
-        let volume = self.usable(name)?;
-        let (access, state) = self.stream(&volume)?;
-        let (point, time) = self.find_cut(&volume, &state, at)?;
-        let chain = chain_to(&state.listing.segments, point)?;
-        let progress = Progress::default();
-        let made = self.make_from(&volume, new, &mut |file| {
-            write_point(&access, &chain, file, true, WORKERS, &progress, &self.histories.steps)
-                .map_err(|error| error.to_string())
-        })?;
-        Ok(Restored {
-            name: made.name.clone(),
-            id: made.id,
-            point,
-            time: timestamp(time),
-            undo: None,
-            written: progress.written.load(Ordering::Relaxed),
-            how: "vault",
-            restarted: Vec::new(),
-        })
-    }
-
-    /// Makes a new volume with the content of this one, now.
-    ///
-    /// # Errors
-    /// The name is taken, or no consistent point could be had.
-    pub fn clone_volume(&self, name: &VolumeName, new: &VolumeName) -> Result<Restored> {
-        let volume = self.usable(name)?;
-        let image = self.image_file(&volume)?;
-        let pool = self.pool(&volume.spec.pool)?.settings.path.clone();
-        if linux::fs::reflink_supported(&pool).unwrap_or(false) {
-            let now = self.clock.now();
-            let made = self.make_from(&volume, new, &mut |file| self.reflink(&volume, &image, file))?;
-            return Ok(Restored {
-                name: made.name.clone(),
-                id: made.id,
-                point: 0,
-                time: now,
-                undo: None,
-                written: 0,
-                how: "reflink",
-                restarted: Vec::new(),
-            });
-        }
-        let (point, _) = self.cut_durably(&volume)?;
-        self.restore_as(name, &At::Cut(point), new)
-    }
-
-    /// Shares the blocks of the image under a freeze.
-    fn reflink(&self, volume: &Arc<Volume>, image: &Path, into: &File) -> std::result::Result<(), String> {
-        let from = File::open(image).map_err(|error| error.to_string())?;
-        let _frozen = match self.in_use_at(volume) {
-            Some(used) => {
-                linux::freeze::sync(&used.mountpoint).map_err(|error| error.to_string())?;
-                Some(self.holds.freeze_for_cut(volume.id, &used.mountpoint)?)
-            }
-            None if self.is_free(volume, image) => None,
-            None => return Err("the volume is in use where it can't be frozen".to_owned()),
-        };
-        linux::fs::clone_file(&from, into).map_err(|error| error.to_string())
-    }
-
-    /// A new volume like `like`, whose image `fill` writes.
-    fn make_from(
-        &self,
-        like: &Volume,
-        name: &VolumeName,
-        fill: &mut dyn FnMut(&File) -> std::result::Result<(), String>,
-    ) -> Result<Arc<Volume>> {
-        const STATE: &str = "nothing of it remains, and the volume it was made from is untouched";
-        let _claim = self.claim(name, "create")?;
-        if self.volume(name).is_ok() {
-            return Err(Error::NameTaken(name.clone()));
-        }
-        let pool = self.pool(&like.spec.pool)?;
-        let going = {
-            let _placing = self.placing();
-            let whole = like.spec.promised();
-            pool.check_promise(self.promised(&like.spec.pool), whole, whole, model::Size::default())?;
-            self.record(Volume {
-                id: VolumeId::from_uuid(uuid::Uuid::new_v4()),
-                name: name.clone(),
-                created: self.clock.now(),
-                life: Life::Live,
-                filesystem: Some(like.superblock_uuid()),
-                pending: Some(Intent::Create),
-                attachments: Vec::new(),
-                fenced: None,
-                project: None,
-                ..like.clone()
-            })?
-        };
-        let made = (|| {
-            make_dir(&self.home(&going)?, 0o700)?;
-            self.with_driver(&going, "create", STATE, |driver, place| driver.import(place, fill))?;
-            let ready = Volume { pending: None, ..(*going).clone() };
-            crate::description::write(&ready, &self.home(&ready)?)?;
-            self.record(ready)
-        })();
-        if made.is_err() {
-            self.undo_create(&going);
-        }
-        let made = made?;
-        if let Err(why) = self.containers.introduce(&made) {
-            tracing::debug!(volume = %made.name, why, "the container engine was not told of it");
-        }
-        Ok(made)
-    }
-
     /// Restores a cut (the newest, if none is given) to scratch, and checks every block and the file system.
     ///
     /// # Errors
     /// When it could not be tried. What is found wrong is in the answer.
     pub fn verify(&self, name: &VolumeName, at: Option<&At>) -> Result<Verified> {
-        let volume = self.usable(name)?;
+        let volume = self.refuse_fenced(self.volume(name)?)?;
         let (access, state) = self.stream(&volume)?;
         let (point, time) = match at {
             Some(at) => self.find_cut(&volume, &state, at)?,
@@ -515,7 +264,9 @@ impl Engine {
             file_system: String::new(),
             problems: state.damaged.clone(),
         };
-        let checked = self.verify_into(&volume, &access, &state, &scratch, &mut verified);
+        let checked = self.during(VERIFY, &volume, (volume.id, point), |work| {
+            self.verify_into(&volume, &access, &state, &scratch, &mut verified, &work.progress)
+        });
         if let Err(error) = std::fs::remove_file(&scratch) {
             tracing::warn!(path = %scratch.display(), %error, "scratch could not be removed");
         }
@@ -532,6 +283,7 @@ impl Engine {
         state: &State,
         scratch: &Path,
         verified: &mut Verified,
+        progress: &Progress,
     ) -> Result<()> {
         use std::os::unix::fs::OpenOptionsExt;
         let chain = match chain_to(&state.listing.segments, verified.point) {
@@ -552,9 +304,7 @@ impl Engine {
             .mode(0o600)
             .open(scratch)
             .map_err(failed)?;
-        let progress = Progress::default();
-        if let Err(error) =
-            write_point(access, &chain, &file, true, WORKERS, &progress, &self.histories.steps)
+        if let Err(error) = write_point(access, &chain, &file, true, WORKERS, progress, &self.histories.steps)
         {
             verified.problems.push(error.to_string());
             return Ok(());

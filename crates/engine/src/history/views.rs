@@ -81,6 +81,8 @@ pub struct Restored {
     pub undo: Option<u64>,
     /// Bytes written.
     pub written: u64,
+    /// Bytes of blocks read from the vault; what an interrupted run had done is not counted.
+    pub fetched: u64,
     /// How: `vault`, `reflink`, `in place`, `copy`.
     pub how: &'static str,
     /// The containers that were stopped and started again.

@@ -26,11 +26,10 @@ impl Engine {
         if id.is_empty() || id.len() > 256 || id.chars().any(char::is_control) {
             return Err(Error::Invalid("an attachment needs an ID of 1 to 256 printable characters".into()));
         }
+        // Before the claim, which who restores it may have for hours.
+        self.volume(name).and_then(|volume| self.refuse_half_restored(&volume))?;
         let _claim = self.claim(name, "attach")?;
         let mut volume = self.usable(name)?;
-        if let Some(model::Intent::Restore { point, .. }) = &volume.pending {
-            return Err(Error::Restoring { name: name.clone(), point: *point });
-        }
         let known = volume.attachment(id).is_some();
         if !known {
             if volume.spec.exclusive && !volume.attachments.is_empty() {

@@ -82,6 +82,7 @@ impl Engine {
             life: Life::Live,
             filesystem: None,
             pending: Some(Intent::Create),
+            restart: Vec::new(),
             attachments: Vec::new(),
             fenced: None,
         })

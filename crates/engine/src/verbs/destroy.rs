@@ -1,6 +1,7 @@
 //! Destroy: the only verb that can't be taken back. Only the trash is emptied, by request or by expiry.
 
 use crate::engine::Engine;
+use crate::history::NOTE;
 use crate::{Error, Fault, Result, description};
 use model::{Intent, Volume};
 use std::io::ErrorKind as Io;
@@ -87,6 +88,7 @@ impl Engine {
         self.with_driver(volume, "destroy", STATE, |driver, place| driver.destroy(place))?;
         self.fault(Fault::DestroyData);
         if home.exists() {
+            ::history::restore::Note::remove(&home.join(NOTE))?;
             let file = home.join(description::FILE);
             ignore_absent(std::fs::remove_file(&file), "unlink", &file)?;
             // Not recursive: what the driver left behind, or someone else put there, is not ours to delete.

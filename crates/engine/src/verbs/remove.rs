@@ -12,6 +12,8 @@ impl Engine {
     /// # Errors
     /// [`Error::InUse`] naming the holders.
     pub fn remove(&self, name: &VolumeName) -> Result<(Change, Option<Arc<Volume>>)> {
+        // Nobody waits for what is not wanted any more.
+        self.stop_import(name);
         let _claim = self.claim(name, "remove")?;
         let volume = match self.volume(name) {
             Err(Error::NoVolume { .. }) => return Ok((Change::AlreadyThere, None)),

@@ -4,7 +4,7 @@ mod show;
 
 use super::{Outcome, Session};
 use crate::output::human::{moment as moment_of, size, span};
-use crate::output::progress::waiting;
+use crate::output::progress::{following, waiting};
 use crate::output::{Table, Tone, plain};
 use api::v1::{self, CloneVolume, Problem, Protect, RestoreCut, SnapshotCreate, Verify};
 use clap::builder::NonEmptyStringValueParser;
@@ -251,7 +251,9 @@ impl RestoreArgs {
             as_name: self.as_name.clone(),
             stop_containers: self.stop_containers,
         };
-        let restored = waiting("restoring", client.restore_cut(&self.volume, &request)).await?;
+        let target = self.as_name.as_deref().unwrap_or(&self.volume);
+        let restore = client.restore_cut(&self.volume, &request);
+        let restored = following("restoring", &session.client, target, restore).await?;
         session.out.show(&restored, |out| {
             let which = show::which(restored.point, restored.time, &at);
             let written = size(Some(restored.written));
@@ -311,7 +313,8 @@ impl CloneArgs {
         let at = self.at.as_deref().map(moment).transpose()?.map(|at| at.to_string());
         let client = session.client.clone().with_patience(PATIENCE);
         let request = CloneVolume { to: self.new, at };
-        let cloned = waiting("cloning", client.clone_volume(&self.volume, &request)).await?;
+        let clone = client.clone_volume(&self.volume, &request);
+        let cloned = following("cloning", &session.client, &request.to, clone).await?;
         session.out.show(&cloned, |out| {
             out.line(&format!(
                 "{}: as {} was at {} ({})",
@@ -355,8 +358,9 @@ impl VerifyArgs {
         let mut whole = true;
         for volume in volumes {
             let verifying = format!("verifying {}", plain(&volume));
-            let verified = match waiting(&verifying, client.verify(&volume, &Verify { at: at.clone() })).await
-            {
+            let request = Verify { at: at.clone() };
+            let verify = client.verify(&volume, &request);
+            let verified = match following(&verifying, &session.client, &volume, verify).await {
                 Ok(verified) => verified,
                 Err(problem) if one => return Err(problem),
                 Err(problem) => {

@@ -3,7 +3,7 @@
 use super::vault::standing;
 use super::{Outcome, Session};
 use crate::output::human::{size, span, time};
-use crate::output::progress::waiting;
+use crate::output::progress::{far, waiting};
 use crate::output::{Tone, plain};
 use api::v1::{ProtectionStatus, VaultState};
 use engine::{Clock, SystemClock};
@@ -13,6 +13,7 @@ use std::process::ExitCode;
 pub async fn run(session: &Session) -> Outcome {
     let status = waiting("asking the daemon", session.client.status()).await?;
     let protection = session.client.protection().await?;
+    let progress = session.client.progress().await?;
     session.out.show(&status, |out| {
         let up = span(status.started, SystemClock.now());
         let line = |key: &str, value: String| {
@@ -45,6 +46,11 @@ pub async fn run(session: &Session) -> Outcome {
         for volume in &protection.volumes {
             let (text, tone) = protected(volume);
             line("history", format!("{}: {}", volume.name, out.tone(&text, tone)));
+        }
+        for work in progress.work.iter().filter(|work| work.ended.is_none()) {
+            let tone = if work.trouble.is_some() { Tone::Warn } else { Tone::Good };
+            let text = format!("{} of cut #{}: {}", work.verb, work.point, far(work));
+            line("at work", format!("{}: {}", work.volume, out.tone(&text, tone)));
         }
         if !protection.unprotected.is_empty() {
             let text = format!("{} (`everhold protect VOLUME`)", protection.unprotected.join(", "));

@@ -13,6 +13,7 @@ mod history;
 mod in_time;
 mod moments;
 mod postgres;
+mod restores;
 mod untracked;
 mod vaults;
 

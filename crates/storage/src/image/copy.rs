@@ -28,8 +28,8 @@ impl ImageDriver {
             return whole.check_identity(&file, place.uuid, image.fs).map(drop);
         }
         let files = Files::unfinished(place);
-        files.remove()?;
-        let file = files.make()?;
+        // What an interrupted one left is for `fill` to know.
+        let file = files.make_or_open()?;
         fill(&file).map_err(|why| Error::Kernel(failed("fill", &files.image, io::Error::other(why))))?;
         // The record may ask for more room than the content had; the file system grows into it when it is asked to.
         let is = files.size(&file)?;

@@ -52,6 +52,14 @@ impl Files {
         Ok(options.open(&self.image).map_err(|source| failed("create", &self.image, source))?)
     }
 
+    /// The image file, made if it is not there.
+    pub(super) fn make_or_open(&self) -> Result<File> {
+        match self.open() {
+            Err(Error::Missing { .. }) => self.make(),
+            other => other,
+        }
+    }
+
     /// The image file, if it is a file at all. A link is not followed: nobody should be able to point us elsewhere.
     pub(super) fn open(&self) -> Result<File> {
         let options = OpenOptions::new().read(true).write(true).custom_flags(linux::fs::NOFOLLOW).to_owned();

@@ -123,7 +123,7 @@ pub fn detail(out: &Output, detail: &v1::VolumeDetail) {
     };
     let tone = match volume.state {
         v1::VolumeState::Ready | v1::VolumeState::Attached => Tone::Good,
-        v1::VolumeState::Growing | v1::VolumeState::Creating => Tone::Warn,
+        v1::VolumeState::Growing | v1::VolumeState::Creating | v1::VolumeState::Restoring => Tone::Warn,
         _ => Tone::Bad,
     };
     line("name", &volume.name);
