@@ -28,7 +28,7 @@ pub use status::{Fenced, Status};
 pub use trash::{Destroyed, Trash};
 pub use usage::{Inodes, Usage, Usages};
 pub use vault::{
-    Abilities, Secret, Vault, VaultAdd, VaultAdded, VaultChecked, VaultClaim, VaultForgotten, VaultKit,
+    Abilities, Secret, Vault, VaultAdd, VaultAdded, VaultChecked, VaultClaim, VaultFinding, VaultForgotten, VaultHistory, VaultKit,
     VaultSlot, VaultState, Vaults,
 };
 pub use volume::{

@@ -40,6 +40,8 @@ pub(crate) struct Protected {
     compared_at_rest: AtomicBool,
     upkeep_at: Mutex<Option<Instant>>,
     upkeep_point: AtomicU64,
+    /// Held while its inventory is written.
+    pub(crate) keeping: Mutex<()>,
 }
 
 /// What can be said of it without waiting.
@@ -334,15 +336,18 @@ impl Engine {
             *at = Some(Instant::now());
         }
         let access = self.access(volume.id, &protection.vault)?;
-        let epoch = self.vaults.open(&protection.vault)?.writable()?;
+        let vault = self.vaults.open(&protection.vault)?;
+        let epoch = vault.writable()?;
         let done = history::upkeep(
             &access,
             epoch.0,
             &protection.keep,
             self.clock.now(),
             self.histories.settings.grace,
+            &state.keeping,
             &self.histories.steps,
         )?;
+        vault.keep_inventory(epoch, Some(access.stream))?;
         state.upkeep_point.store(durable, Ordering::Relaxed);
         tracing::debug!(volume = %volume.name, ?done, "upkeep");
         Ok(())

@@ -216,6 +216,13 @@ impl Engine {
         if !state.snapshots.iter().any(|known| known.name == snapshot.as_str()) {
             return Ok(Change::AlreadyThere);
         }
+        let epoch = self.vaults.open(&self.protection_of(&volume)?.vault)?.writable()?;
+        let known = self.histories.of(volume.id);
+        let _keeping = lock(&known.keeping);
+        // It leaves the inventory first, so that nobody takes it for lost.
+        let at = u64::try_from(self.clock.now().as_millisecond()).unwrap_or(0);
+        let object = access.snapshot_object(snapshot.as_str());
+        access.leave_inventory(epoch.0, at, &[object], history::salt())?;
         access.unname_cut(snapshot.as_str())?;
         Ok(Change::Done)
     }
