@@ -238,7 +238,8 @@ impl World {
         let keep: Keep = "1s:1m,1m:10m,10m:1h".parse().unwrap();
         let now = Timestamp::from_millisecond(self.now as i64).unwrap();
         let grace = Duration::from_secs(30);
-        let _may_fail = upkeep(&self.access(), self.epoch, &keep, now, grace, &Mutex::default(), &Steps::default());
+        let _may_fail =
+            upkeep(&self.access(), self.epoch, &keep, now, grace, &Mutex::default(), &Steps::default());
     }
 
     fn restore_in_place(&mut self, pick: usize) {

@@ -300,7 +300,9 @@ fn meaning(dir: &str, name: &str, cuts: &[CutAt], counted: bool, what: Option<&S
         );
     }
     if inventory::epoch_of(dir, name).is_some() {
-        return format!("whether anything else is missing can't be told until its writer has made a new one{all}");
+        return format!(
+            "whether anything else is missing can't be told until its writer has made a new one{all}"
+        );
     }
     match name[dir.len()..].split('/').next() {
         Some("n") => {
@@ -331,8 +333,7 @@ pub fn vault(
     for look in 1..=LOOKS {
         let objects = store.list("")?;
         let found = inventory::find(&**store, &keys, "", &objects)?;
-        let (findings, notes, read) =
-            top(&**store, id, key, &keys, &objects, found.as_ref(), deep)?;
+        let (findings, notes, read) = top(&**store, id, key, &keys, &objects, found.as_ref(), deep)?;
         report.objects = objects.len() as u64;
         report.bytes = objects.iter().map(|object| object.size).sum();
         streams = objects
@@ -352,8 +353,7 @@ pub fn vault(
     streams.extend(&must_have);
     for id_of in streams {
         let access = Access { store: Arc::clone(store), keys: keys.clone(), vault: id.0, stream: id_of };
-        let checked =
-            stream(&access, deep, must_have.contains(&id_of), durable(id_of))?;
+        let checked = stream(&access, deep, must_have.contains(&id_of), durable(id_of))?;
         report.read += checked.read;
         report.streams.push((id_of, access.about().ok(), checked));
     }
@@ -412,7 +412,8 @@ fn top(
             reading.one(store, name, look)?;
         } else if inventory::epoch_of("", name).is_some() {
             if deep {
-                reading.one(store, name, |body| Inventory::open(keys, name, body).map(drop).map_err(words))?;
+                reading
+                    .one(store, name, |body| Inventory::open(keys, name, body).map(drop).map_err(words))?;
             }
         } else if !name.starts_with("probe/") {
             notes.push(format!("{name}: not of this version of the format; it was passed over"));
@@ -442,7 +443,9 @@ fn top_meaning(name: &str, what: Option<&String>) -> String {
         Some("k") => format!("that key slot{which} does not open the vault any more{all}"),
         Some("w") => format!("that a writer{which} claimed the vault can't be told from it any more{all}"),
         Some("i") => {
-            format!("whether a stream or a key slot is missing can't be told until the writer has made a new one{all}")
+            format!(
+                "whether a stream or a key slot is missing can't be told until the writer has made a new one{all}"
+            )
         }
         _ => format!("the vault can't be opened by those who do not know it yet{all}"),
     }

@@ -135,9 +135,8 @@ impl Descriptor {
         let line = std::str::from_utf8(&body[..end]).unwrap_or_default();
         // Of a later version no more is known than how it begins.
         let number = line.strip_prefix(DESCRIPTOR).and_then(|rest| rest.strip_prefix(' '));
-        let format = number.and_then(|number| {
-            number.parse::<u32>().ok().filter(|format| format.to_string() == number)
-        });
+        let format = number
+            .and_then(|number| number.parse::<u32>().ok().filter(|format| format.to_string() == number));
         let format = format.ok_or_else(|| damaged("the first line is not that of a vault".to_owned()))?;
         if format > FORMAT {
             return Err(VaultError::Later { url: url.to_owned(), found: format });

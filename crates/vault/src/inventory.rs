@@ -139,9 +139,8 @@ fn put(
     salt: Salt,
 ) -> ReadResult<()> {
     let name = object(dir, epoch);
-    let body = inventory
-        .seal(keys, &salt, &name)
-        .map_err(|why| ReadError::Bad { object: name.clone(), why })?;
+    let body =
+        inventory.seal(keys, &salt, &name).map_err(|why| ReadError::Bad { object: name.clone(), why })?;
     store.replace(&name, body)?;
     for old in there.iter().filter(|object| epoch_of(dir, &object.name).is_some_and(|old| old < epoch)) {
         store.delete(&old.name)?;
@@ -364,9 +363,7 @@ pub fn lost(stream: StreamId, all: &[Object], bad: &BTreeSet<String>, condemned:
     let cuts = |without: &dyn Fn(&str) -> bool| {
         let objects: Vec<Object> = all.iter().filter(|o| !without(&o.name)).cloned().collect();
         let mut listing = crate::Listing::read(&objects);
-        listing
-            .segments
-            .retain(|s| s.part_names(stream).all(|name| !condemned.contains(&name.to_string())));
+        listing.segments.retain(|s| s.part_names(stream).all(|name| !condemned.contains(&name.to_string())));
         let reach = crate::chain::reachable(&listing.segments);
         let mut cuts = listing.cuts();
         cuts.retain(|(point, _)| reach.contains(point));

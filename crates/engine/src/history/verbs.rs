@@ -517,7 +517,7 @@ impl Engine {
             time: timestamp(time),
             blocks: 0,
             file_system: String::new(),
-            problems: state.damaged.clone(),
+            problems: self.missing(&volume, &access)?,
         };
         let checked = self.verify_into(&volume, &access, &state, &scratch, &mut verified);
         if let Err(error) = std::fs::remove_file(&scratch) {
@@ -527,6 +527,15 @@ impl Engine {
         let state: Arc<Protected> = self.histories.of(volume.id);
         lock(&state.said).verified = Some((point, self.clock.now(), verified.problems.is_empty()));
         Ok(verified)
+    }
+
+    /// What is missing or damaged in the history of a volume, as far as it can be told without reading it all.
+    fn missing(&self, volume: &Volume, access: &Access) -> Result<Vec<String>> {
+        let outbox = lock(&self.histories.of(volume.id).outbox).clone();
+        let durable = outbox.map_or(0, |outbox| outbox.durable());
+        let found = vault::check::stream(access, false, false, durable).map_err(history::Error::from)?;
+        let words = |f: vault::check::Finding| format!("{} {}: {}", f.object, f.wrong, f.means);
+        Ok(found.findings.into_iter().map(words).collect())
     }
 
     fn verify_into(
