@@ -322,8 +322,9 @@ impl Client {
     }
 
     /// `POST /v1/vaults/{name}/check`
-    pub async fn check_vault(&self, name: &str) -> Result<VaultChecked> {
-        self.ask(Method::POST, &format!("/v1/vaults/{}/check", segment(name)), None).await
+    pub async fn check_vault(&self, name: &str, deep: bool) -> Result<VaultChecked> {
+        let query = if deep { "?deep=true" } else { "" };
+        self.ask(Method::POST, &format!("/v1/vaults/{}/check{query}", segment(name)), None).await
     }
 
     /// `POST /v1/vaults/{name}/kit`

@@ -157,7 +157,8 @@ fn see_volumes(registry: &mut Registry, engine: &Engine) {
 /// Volumes without a history have no numbers here; what is not known yet has none either.
 fn see_histories(registry: &mut Registry, engine: &Engine) {
     let [newest, behind, freeze] = std::array::from_fn(|_| Family::<HistoryLabels, Seconds>::default());
-    let waiting = Family::<HistoryLabels, Bytes>::default();
+    let verified = Family::<HistoryLabels, Seconds>::default();
+    let [waiting, whole] = std::array::from_fn(|_| Family::<HistoryLabels, Bytes>::default());
     let now = engine.now();
     for volume in engine.volumes() {
         let Some(status) = engine.protection_status(&volume.name) else { continue };
@@ -171,6 +172,10 @@ fn see_histories(registry: &mut Registry, engine: &Engine) {
         if let Some((_, at)) = status.newest {
             newest.get_or_create(&labels).set(at.duration_since(Timestamp::UNIX_EPOCH).as_secs_f64());
         }
+        if let Some((at, is_whole)) = status.verified {
+            verified.get_or_create(&labels).set(at.duration_since(Timestamp::UNIX_EPOCH).as_secs_f64());
+            whole.get_or_create(&labels).set(u64::from(is_whole));
+        }
         if let Some(frozen) = status.last_freeze {
             freeze.get_or_create(&labels).set(frozen.as_secs_f64());
         }
@@ -183,9 +188,11 @@ fn see_histories(registry: &mut Registry, engine: &Engine) {
             behind,
         ),
         ("history_last_freeze", "How long writers waited in the last cut", freeze),
+        ("history_verified_timestamp", "When a cut was last restored to scratch and checked", verified),
     ] {
         registry.register_with_unit(name, help, Unit::Seconds, family);
     }
+    registry.register("history_verified_whole", "1 if nothing was found wrong then", whole);
     let help = "What has been cut and waits for the vault";
     registry.register_with_unit("history_waiting", help, Unit::Bytes, waiting);
 }

@@ -91,6 +91,16 @@ impl Pool {
         if matches!(*lock(&self.hold), Hold::Held { .. }) { Err(self.full(&self.space()?)) } else { Ok(()) }
     }
 
+    /// Refuses what would leave less than the reserve.
+    pub(crate) fn check_room(&self, now: u64) -> Result<()> {
+        let space = self.space()?;
+        if space.available.saturating_sub(now) < self.reserve(&space) {
+            Err(self.full(&space))
+        } else {
+            Ok(())
+        }
+    }
+
     /// Whether `more` may be promised. `now` is taken at once: new blocks, and dirty data that is still to come.
     pub(crate) fn check_promise(&self, promised: Size, whole: Size, more: Size, now: Size) -> Result<()> {
         let space = self.space()?;

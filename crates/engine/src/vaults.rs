@@ -2,11 +2,13 @@
 //!
 //! A vault may be absent at any time; nothing here keeps the daemon from starting or answering. Listing never waits for one.
 
+mod check;
 mod error;
 mod files;
 mod open;
 mod record;
 
+pub use check::VaultChecked;
 pub use error::VaultError;
 pub use open::OpenVault;
 pub use record::{VaultAccess, VaultRecord};
@@ -24,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use vault::claim::{Epoch, Writer};
+use vault::claim::Epoch;
 use vault::descriptor::{self, DESCRIPTOR, Descriptor, VaultError as FormatError};
 use vault::keys::{self, NewSlot, RecoveryKit, SecretString, Slot, Unlock, VaultId};
 use vault::store::{Environment, Reserve};
@@ -130,19 +132,6 @@ pub struct VaultView {
     pub abilities: Option<Abilities>,
     /// Bytes in it, as last counted.
     pub used: Option<u64>,
-}
-
-/// What a check found.
-#[derive(Debug)]
-pub struct VaultChecked {
-    /// The vault.
-    pub vault: VaultView,
-    /// The newest claim, who made it if that can be read, and whether that is this host.
-    pub claim: Option<(Epoch, std::result::Result<Writer, String>, bool)>,
-    /// The slots of its key.
-    pub slots: Vec<Slot>,
-    /// How many objects it has.
-    pub objects: u64,
 }
 
 #[derive(Debug, Default)]
@@ -364,6 +353,7 @@ impl Vaults {
             me: self.me.clone(),
             clock: Arc::clone(&self.clock),
             claim: Arc::clone(&known.claim),
+            inventoried: Mutex::default(),
         })
     }
 
@@ -595,6 +585,7 @@ impl Vaults {
                 me: self.me.clone(),
                 clock: Arc::clone(&self.clock),
                 claim: Arc::clone(&claim),
+                inventoried: Mutex::default(),
             };
             if add.take_over { candidate.take_over().map(drop) } else { candidate.writable().map(drop) }?;
         }
@@ -671,55 +662,26 @@ impl Vaults {
             *health = std::mem::take(&mut *lock(&known.health));
         }
         // The slot that nobody can open has done its duty.
-        let of_nobody = |slot: &Slot| slot.label == NOBODY;
-        let slots = keys::slots(&*open.store, open.id()).unwrap_or_default();
-        for slot in slots.iter().filter(|slot| of_nobody(slot)) {
-            if let Err(error) = keys::remove_slot(&*open.store, open.id(), &slot.id) {
-                tracing::debug!(vault = %name, %error, "a slot that nobody can open stays");
-            }
+        if let Err(error) = self.remove_nobodys(&open) {
+            tracing::debug!(vault = %name, %error, "a slot that nobody can open stays");
         }
         tracing::info!(vault = %name, "a recovery kit was made");
         Ok(kit.text(name.as_str(), open.id(), &known.record.url.to_string(), now))
     }
 
-    /// Tries what the vault's store can do, and looks at its claims, its slots and its size.
-    ///
-    /// # Errors
-    /// A vault that can't be reached or used. Another writer is no error here, but part of the answer.
-    pub fn check(&self, name: &VaultName) -> Result<VaultChecked> {
-        let known = self.get(name)?;
-        self.look(&known);
-        let open = self.open_known(&known, true)?;
-        let asked = |error: VaultError| {
-            self.unwell(&known, &mut lock(&known.health), &error);
-            Error::from(error)
-        };
-        match open.look_again() {
-            Err(error) if error.store().is_some() => return Err(asked(error)),
-            _ => {}
+    fn remove_nobodys(&self, open: &OpenVault) -> std::result::Result<(), VaultError> {
+        let slots = keys::slots(&*open.store, open.id())?;
+        let nobodys: Vec<&Slot> = slots.iter().filter(|slot| slot.label == NOBODY).collect();
+        // They leave the inventory first, which is the writer's to change.
+        let epoch = open.writable()?;
+        open.confirm(epoch)?;
+        let names: Vec<String> = nobodys.iter().map(|slot| format!("k/{}", slot.id)).collect();
+        // Also so that the new slot is in it.
+        open.renew_inventory(epoch, &names)?;
+        for slot in nobodys {
+            keys::remove_slot(&*open.store, open.id(), &slot.id)?;
         }
-        let store = &*open.store;
-        let descriptor = Descriptor::read(store).map_err(|error| asked(error.into()))?;
-        descriptor.check(store.url(), &open.data_key).map_err(VaultError::from)?;
-        // Trying is writing.
-        let abilities = match known.record.read_only {
-            true => None,
-            false => Some(store.abilities().map_err(|error| asked(error.into()))?),
-        };
-        let claim = vault::claim::newest(store).map_err(|error| asked(error.into()))?;
-        let claim = claim.map(|(epoch, by)| {
-            let mine = by.as_ref().is_ok_and(|by| by.node == self.me.node);
-            (epoch, by, mine)
-        });
-        let slots = keys::slots(store, open.id()).map_err(VaultError::from)?;
-        let objects = store.list("").map_err(|error| asked(error.into()))?;
-        {
-            let mut health = lock(&known.health);
-            health.abilities = abilities.or(health.abilities.take());
-            health.used = Some(objects.iter().map(|object| object.size).sum());
-            self.well(&known, &mut health);
-        }
-        Ok(VaultChecked { vault: known.view(), claim, slots, objects: objects.len() as u64 })
+        Ok(())
     }
 
     /// Forgets a vault; what is in it stays. `None`: there is none of that name.

@@ -35,6 +35,7 @@ impl Watch {
             TRASH
         })?;
         watch.every("watch-vaults", engine, |engine| engine.watch_vaults())?;
+        watch.every("verify", engine, |engine| engine.verify_by_schedule())?;
         watch.every("memory", engine, |_| {
             if linux::memory::resident().is_some_and(|resident| resident > SET_ASIDE) {
                 linux::memory::give_back();

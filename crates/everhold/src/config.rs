@@ -152,6 +152,10 @@ impl Config {
             compare_every: history.compare.map_or(usual.compare_every, Duration::from),
             upkeep_every: history.upkeep.map_or(usual.upkeep_every, Duration::from),
             grace: history.grace.map_or(usual.grace, Duration::from),
+            verify_every: match history.verify {
+                Some(word) => word.0.map(Duration::from),
+                None => usual.verify_every,
+            },
             minute: history.minute.map_or(usual.minute, Duration::from),
             ..usual
         };

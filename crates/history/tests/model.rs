@@ -250,7 +250,8 @@ impl World {
         let keep: Keep = "1s:1m,1m:10m,10m:1h".parse().unwrap();
         let now = Timestamp::from_millisecond(self.now as i64).unwrap();
         let grace = Duration::from_secs(30);
-        let terms = Terms { keep: &keep, needed: &[], rules: &Rules::default(), grace };
+        let terms =
+            Terms { keep: &keep, needed: &[], rules: &Rules::default(), grace, keeping: &Mutex::default() };
         let _may_fail = upkeep(&self.access(), self.epoch, &terms, now, &Steps::default());
     }
 

@@ -11,7 +11,10 @@
 //! A vault comes to be with this object and not before: its first key slots are made first, and who loses against
 //! another creator removes his again. Slots that stay behind after a crash name another vault, and are not looked at.
 
+use crate::format::{Keys, Salt};
+use crate::inventory::keep_vault_inventory;
 use crate::keys::{self, DataKey, KeyError, NewSlot, SLOTS, Slot, Unlock, VaultId};
+use crate::read::ReadError;
 use crate::store::{Created, Store, StoreError};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -86,6 +89,15 @@ pub enum VaultError {
     },
 }
 
+impl From<ReadError> for VaultError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Store(error) => error.into(),
+            bad @ ReadError::Bad { .. } => Self::Damaged { url: String::new(), why: bad.to_string() },
+        }
+    }
+}
+
 /// What a vault says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Descriptor {
@@ -117,11 +129,14 @@ impl Descriptor {
         Ok(format!("{DESCRIPTOR} {}\n{rest}\n", self.format).into())
     }
 
-    fn decode(url: &str, body: &[u8]) -> Result<Self, VaultError> {
+    pub(crate) fn decode(url: &str, body: &[u8]) -> Result<Self, VaultError> {
         let damaged = |why: String| VaultError::Damaged { url: url.to_owned(), why };
         let end = body.iter().position(|b| *b == b'\n').unwrap_or(body.len());
         let line = std::str::from_utf8(&body[..end]).unwrap_or_default();
-        let format = line.strip_prefix(DESCRIPTOR).and_then(|rest| rest.trim().parse::<u32>().ok());
+        // Of a later version no more is known than how it begins.
+        let number = line.strip_prefix(DESCRIPTOR).and_then(|rest| rest.strip_prefix(' '));
+        let format = number
+            .and_then(|number| number.parse::<u32>().ok().filter(|format| format.to_string() == number));
         let format = format.ok_or_else(|| damaged("the first line is not that of a vault".to_owned()))?;
         if format > FORMAT {
             return Err(VaultError::Later { url: url.to_owned(), found: format });
@@ -131,7 +146,12 @@ impl Descriptor {
         }
         let rest: Rest = serde_json::from_slice(&body[end..]).map_err(|e| damaged(e.to_string()))?;
         let check = blake3::Hash::from_hex(&rest.check).map_err(|e| damaged(e.to_string()))?;
-        Ok(Self { id: rest.id, created: rest.created, format, check })
+        let read = Self { id: rest.id, created: rest.created, format, check };
+        // Other ways to write the same are not what any writer writes.
+        if read.encode()? != body {
+            return Err(damaged("it is not written as a vault's is".to_owned()));
+        }
+        Ok(read)
     }
 
     /// Reads the descriptor of the vault in a store. No key is needed.
@@ -199,6 +219,13 @@ pub fn create(
         }
     }
     result?;
+    // The first writer makes it if it can't be made now.
+    let (keys, at) = (Keys::new(key.expose()), u64::try_from(now.as_millisecond()).unwrap_or(0));
+    let mut salt = Salt::default();
+    random.fill(&mut salt).map_err(|_| KeyError::Random)?;
+    if let Err(error) = keep_vault_inventory(store, &keys, id, 0, at, &[], &[], salt) {
+        tracing::warn!(%error, "the new vault has no inventory yet");
+    }
     Ok(Opened { descriptor, key })
 }
 

@@ -467,6 +467,19 @@ fn open_slot(
     key.map(Some).ok_or_else(|| "the key in it is not whole".to_owned())
 }
 
+/// The vault and the label in the first line of a slot.
+pub(crate) fn head(body: &[u8]) -> Option<(VaultId, String)> {
+    let end = body.iter().position(|byte| *byte == b'\n')?;
+    serde_json::from_slice::<SlotHead>(&body[..end]).ok().map(|head| (head.vault, head.label))
+}
+
+/// What is wrong with a slot, as far as can be told without what opens it.
+pub(crate) fn look_at_slot(body: &[u8]) -> Result<(), String> {
+    let end = body.iter().position(|byte| *byte == b'\n').ok_or("it has no first line")?;
+    serde_json::from_slice::<SlotHead>(&body[..end]).map_err(|error| error.to_string())?;
+    age::Decryptor::new_buffered(&body[end + 1..]).map(drop).map_err(|error| error.to_string())
+}
+
 fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digits = text.as_bytes();
     if digits.len() != 2 * N {

@@ -3,9 +3,11 @@
 //! It knows streams, points and segments; it refuses to know volumes, file systems, clocks and the daemon.
 
 pub mod chain;
+pub mod check;
 pub mod claim;
 pub mod descriptor;
 pub mod format;
+pub mod inventory;
 pub mod keys;
 pub mod plan;
 pub mod read;

@@ -74,8 +74,15 @@ impl Access {
     /// # Errors
     /// When the store can't be listed. What is damaged is listed as such.
     pub fn state(&self) -> ReadResult<State> {
-        let objects = self.store.list(&self.dir())?;
-        let mut state = State { listing: Listing::read(&objects), ..State::default() };
+        self.state_of(&self.store.list(&self.dir())?)
+    }
+
+    /// What these objects of the stream are.
+    ///
+    /// # Errors
+    /// When the store fails. What is damaged is listed as such.
+    pub fn state_of(&self, objects: &[crate::Object]) -> ReadResult<State> {
+        let mut state = State { listing: Listing::read(objects), ..State::default() };
         let (snapshots, condemned) = (format!("{}n/", self.dir()), format!("{}d/", self.dir()));
         for name in std::mem::take(&mut state.listing.others) {
             if name.starts_with(&snapshots) {
@@ -208,35 +215,25 @@ impl Access {
         Ok(merged)
     }
 
-    /// Names what is to be deleted; it does not count any more from now on.
+    /// Names what is to be deleted, in an object whose name is returned; it does not count any more from now on.
     ///
     /// # Errors
     /// When it can't be put; everything is as it was then.
-    pub fn condemn(&self, names: Vec<String>, at: u64, salt: Salt) -> ReadResult<()> {
+    pub fn condemn(&self, names: Vec<String>, at: u64, salt: Salt) -> ReadResult<String> {
         let name = format!("{}d/{}", self.dir(), hex(&salt));
         let body = self.seal(&name, &salt, &Condemned { names, at })?;
         self.store.create(&name, body)?;
-        Ok(())
+        Ok(name)
     }
 
-    /// Deletes what was condemned before `before`. May be interrupted and done again.
-    ///
-    /// # Errors
-    /// When something can't be deleted; it is still condemned then.
-    pub fn sweep(&self, condemned: &[(String, Condemned)], before: u64) -> ReadResult<usize> {
-        let mut deleted = 0;
-        for (list, condemned) in condemned.iter().filter(|(_, condemned)| condemned.at <= before) {
-            for name in &condemned.names {
-                self.store.delete(name)?;
-                deleted += 1;
-            }
-            self.store.delete(list)?;
-        }
-        Ok(deleted)
-    }
-
-    fn snapshot_name(&self, name: &str) -> String {
+    /// The object of a named cut.
+    pub fn snapshot_object(&self, name: &str) -> String {
         format!("{}n/{}", self.dir(), hex(&self.keys.name(name.as_bytes())))
+    }
+
+    /// The named cut in this object.
+    pub(crate) fn snapshot(&self, object: &str) -> ReadResult<Snapshot> {
+        self.object(object)
     }
 
     /// Names a cut.
@@ -244,17 +241,17 @@ impl Access {
     /// # Errors
     /// When it can't be put.
     pub fn name_cut(&self, snapshot: &Snapshot, salt: Salt) -> ReadResult<Created> {
-        let name = self.snapshot_name(&snapshot.name);
+        let name = self.snapshot_object(&snapshot.name);
         let body = self.seal(&name, &salt, snapshot)?;
         Ok(self.store.create(&name, body)?)
     }
 
-    /// Takes the name of a cut away; retention decides about it then.
+    /// Takes the name of a cut away; retention decides about it then. The object must have left the inventory.
     ///
     /// # Errors
     /// When it can't be deleted.
     pub fn unname_cut(&self, name: &str) -> ReadResult<()> {
-        Ok(self.store.delete(&self.snapshot_name(name))?)
+        Ok(self.store.delete(&self.snapshot_object(name))?)
     }
 
     /// Says what the stream is of.

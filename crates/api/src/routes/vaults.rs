@@ -1,11 +1,12 @@
 //! Vaults.
 
 use crate::body::Body;
-use crate::params::Segments;
+use crate::params::{Params, Segments};
 use crate::problem::invalid;
 use crate::state::AppState;
 use crate::v1::{
-    Outcome, Problem, Secret, VaultAdd, VaultAdded, VaultChecked, VaultForgotten, VaultKit, Vaults,
+    CheckVault, Outcome, Problem, Secret, VaultAdd, VaultAdded, VaultChecked, VaultForgotten, VaultKit,
+    Vaults,
 };
 use axum::Json;
 use axum::extract::State;
@@ -58,16 +59,18 @@ pub(crate) async fn add(
     Ok((status, Json(added)))
 }
 
-/// Try what a vault's store can do, and look at its claim, its keys and its size. A refused claim is asked for again.
+/// Try what a vault's store can do, look at its claim, its keys and its size, and find what is missing in it or, if all is
+/// to be read, damaged. A refused claim is asked for again.
 #[utoipa::path(post, path = "/v1/vaults/{name}/check", tag = "vaults", operation_id = "check_vault",
-    params(("name" = String, Path, description = "The vault's name")),
+    params(("name" = String, Path, description = "The vault's name"), CheckVault),
     responses((status = 200, body = VaultChecked), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn check(
     State(state): State<AppState>,
     Segments(name): Segments<String>,
+    Params(params): Params<CheckVault>,
 ) -> Result<Json<VaultChecked>, Problem> {
     let name = vault_name(&name)?;
-    let checked = state.verb("vault-check", move |engine| engine.vaults().check(&name));
+    let checked = state.verb("vault-check", move |engine| engine.check_vault(&name, params.deep));
     checked.await.map(|checked| Json(checked.into()))
 }
 

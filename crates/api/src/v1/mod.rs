@@ -25,13 +25,13 @@ pub use pairs::Pairs;
 pub use pool::{HoldState, Pool, PoolReleased, Pools};
 pub use problem::Problem;
 pub use progress::{Progress, Work};
-pub use request::{Attach, Create, DryRun, Grow, Labels, Rename, Restore, SizeText};
+pub use request::{Attach, CheckVault, Create, DryRun, Grow, Labels, Rename, Restore, SizeText};
 pub use status::{Fenced, Status};
 pub use trash::{Destroyed, Trash};
 pub use usage::{Inodes, Usage, Usages};
 pub use vault::{
-    Abilities, Secret, Vault, VaultAdd, VaultAdded, VaultChecked, VaultClaim, VaultForgotten, VaultKit,
-    VaultSlot, VaultState, Vaults,
+    Abilities, Secret, Vault, VaultAdd, VaultAdded, VaultChecked, VaultClaim, VaultFinding, VaultForgotten,
+    VaultHistory, VaultKit, VaultSlot, VaultState, Vaults,
 };
 pub use volume::{
     Access, Attached, Attachment, Detached, Finding, Outcome, Trashed, Volume, VolumeChanged, VolumeDetail,

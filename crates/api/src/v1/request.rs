@@ -97,6 +97,17 @@ pub struct Restore {
     pub r#as: Option<String>,
 }
 
+/// How a vault is checked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct CheckVault {
+    /// Read everything, and not only what tells whether something is missing. It takes as long as reading the vault does.
+    #[serde(default)]
+    #[param(required = false)]
+    pub deep: bool,
+}
+
 /// Whether to only say what would be done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]

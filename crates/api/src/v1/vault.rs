@@ -213,6 +213,46 @@ pub struct VaultChecked {
     pub slots: Vec<VaultSlot>,
     /// How many objects it has.
     pub objects: u64,
+    /// Whether everything was read (`deep`), and not only compared with the inventories.
+    pub deep: bool,
+    /// Bytes that were read and found to be as they were written.
+    pub read: u64,
+    /// What is missing or damaged.
+    pub findings: Vec<VaultFinding>,
+    /// The histories in it.
+    pub histories: Vec<VaultHistory>,
+    /// What is no loss, and worth knowing.
+    pub notes: Vec<String>,
+}
+
+/// Something that is missing or damaged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VaultFinding {
+    /// The object.
+    pub object: String,
+    /// The volume whose history it is of, if it is of one and that is known.
+    pub volume: Option<String>,
+    /// What is wrong with it.
+    pub wrong: String,
+    /// What that means: what can't be restored any more, and what can.
+    pub means: String,
+    /// The first cut that can't be restored without it.
+    pub from: Option<Timestamp>,
+    /// The last one.
+    pub to: Option<Timestamp>,
+}
+
+/// One history in a vault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VaultHistory {
+    /// What stands for the volume in names.
+    pub stream: String,
+    /// The volume's name, if it can be read.
+    pub volume: Option<String>,
+    /// Cuts that can be restored, as far as was looked.
+    pub cuts: u64,
+    /// Cuts that should be there and can't be restored.
+    pub lost: u64,
 }
 
 /// The answer to forgetting a vault.
@@ -319,6 +359,27 @@ impl From<engine::VaultAdded> for VaultAdded {
     }
 }
 
+fn volume_of(about: Option<&serde_json::Value>) -> Option<String> {
+    Some(about?.get("name")?.as_str()?.to_owned())
+}
+
+fn findings(report: &::vault::check::Report) -> Vec<VaultFinding> {
+    let time = |ms: u64| Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok();
+    let finding = |volume: Option<String>, found: &::vault::check::Finding| VaultFinding {
+        object: found.object.clone(),
+        volume,
+        wrong: found.wrong.clone(),
+        means: found.means.clone(),
+        from: found.cuts.and_then(|((_, from), _)| time(from)),
+        to: found.cuts.and_then(|(_, (_, to))| time(to)),
+    };
+    let mut all: Vec<_> = report.findings.iter().map(|found| finding(None, found)).collect();
+    for (_, about, stream) in &report.streams {
+        all.extend(stream.findings.iter().map(|found| finding(volume_of(about.as_ref()), found)));
+    }
+    all
+}
+
 impl From<engine::VaultChecked> for VaultChecked {
     fn from(checked: engine::VaultChecked) -> Self {
         let vault = Vault::from(checked.vault);
@@ -348,7 +409,29 @@ impl From<engine::VaultChecked> for VaultChecked {
             vault,
             claim,
             slots: checked.slots.into_iter().map(slot).collect(),
-            objects: checked.objects,
+            objects: checked.report.objects,
+            deep: checked.report.deep,
+            read: checked.report.read,
+            findings: findings(&checked.report),
+            histories: checked
+                .report
+                .streams
+                .iter()
+                .map(|(stream, about, report)| VaultHistory {
+                    stream: stream.to_string(),
+                    volume: volume_of(about.as_ref()),
+                    cuts: report.left.len() as u64,
+                    lost: report.lost.len() as u64,
+                })
+                .collect(),
+            notes: checked
+                .report
+                .streams
+                .iter()
+                .flat_map(|(_, _, stream)| &stream.notes)
+                .chain(&checked.report.notes)
+                .cloned()
+                .collect(),
         }
     }
 }

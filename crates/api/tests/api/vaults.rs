@@ -34,13 +34,13 @@ async fn a_vault_is_made_checked_forgotten_and_opened_again() {
     assert_eq!(client.vaults().await.unwrap().vaults, std::slice::from_ref(&again.vault));
     assert_eq!(client.status().await.unwrap().vaults, [again.vault]);
 
-    let checked = client.check_vault("far").await.unwrap();
+    let checked = client.check_vault("far", false).await.unwrap();
     let claim = checked.claim.unwrap();
     assert_eq!((claim.mine, claim.epoch, checked.vault.epoch), (true, 1, Some(1)));
     assert_eq!(checked.vault.abilities.unwrap().conditional_put, "yes");
     assert_eq!((checked.slots.len(), checked.slots[0].label.as_str()), (1, "recovery kit"));
     assert!(client.vault_kit("far").await.unwrap().kit.0.contains("AGE-SECRET-KEY-1"));
-    assert_eq!(client.check_vault("far").await.unwrap().slots.len(), 2);
+    assert_eq!(client.check_vault("far", false).await.unwrap().slots.len(), 2);
 
     let gone = client.forget_vault("far").await.unwrap();
     assert_eq!(gone.result, Outcome::Forgotten);

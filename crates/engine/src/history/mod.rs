@@ -9,6 +9,7 @@ mod still;
 mod stopping;
 mod tracking;
 mod verbs;
+mod verification;
 mod views;
 
 pub use going::Progress;

@@ -2,6 +2,7 @@
 
 use super::going::Going;
 use super::still::Still;
+use super::verification::Verdict;
 use super::{HistorySettings, Tracking};
 use crate::claims::Claim;
 use crate::engine::{Engine, lock};
@@ -26,6 +27,8 @@ pub(crate) struct Histories {
     /// Restores and the like.
     pub(crate) going: Going,
     volumes: Mutex<HashMap<VolumeId, Arc<Protected>>>,
+    /// Held by who verifies.
+    pub(crate) verifying: Mutex<()>,
 }
 
 /// One protected volume.
@@ -44,6 +47,8 @@ pub(crate) struct Protected {
     compared_at_rest: AtomicBool,
     upkeep_at: Mutex<Option<Instant>>,
     upkeep_point: AtomicU64,
+    /// Held while its inventory is written.
+    pub(crate) keeping: Mutex<()>,
 }
 
 /// What can be said of it without waiting.
@@ -52,13 +57,22 @@ pub(crate) struct Said {
     pub(crate) trouble: Option<String>,
     pub(crate) behind_since: Option<Timestamp>,
     pub(crate) last: Option<Cut>,
-    pub(crate) verified: Option<(u64, Timestamp, bool)>,
+    /// What the last verification found; outside: whether that was looked up.
+    pub(crate) verdict: Option<Option<Verdict>>,
+    pub(crate) verify_tried: Option<Instant>,
     pub(crate) looked: Option<Instant>,
 }
 
 impl Histories {
     pub(crate) fn new(settings: HistorySettings, tracking: Arc<Tracking>, steps: Steps) -> Self {
-        Self { settings, tracking, steps, going: Going::default(), volumes: Mutex::default() }
+        Self {
+            settings,
+            tracking,
+            steps,
+            going: Going::default(),
+            volumes: Mutex::default(),
+            verifying: Mutex::default(),
+        }
     }
 
     pub(crate) fn of(&self, id: VolumeId) -> Arc<Protected> {
@@ -365,7 +379,8 @@ impl Engine {
             *at = Some(Instant::now());
         }
         let access = self.access(volume.id, &protection.vault)?;
-        let epoch = self.vaults.open(&protection.vault)?.writable()?;
+        let vault = self.vaults.open(&protection.vault)?;
+        let epoch = vault.writable()?;
         let done = history::upkeep(
             &access,
             epoch.0,
@@ -374,10 +389,12 @@ impl Engine {
                 needed: &self.being_restored(volume.id),
                 rules: &vault::plan::Rules::of_minutes(self.histories.settings.minute.as_millis() as u64),
                 grace: self.histories.settings.grace,
+                keeping: &state.keeping,
             },
             self.clock.now(),
             &self.histories.steps,
         )?;
+        vault.keep_inventory(epoch, Some(access.stream))?;
         state.upkeep_point.store(durable, Ordering::Relaxed);
         tracing::debug!(volume = %volume.name, ?done, "upkeep");
         Ok(())
@@ -443,6 +460,11 @@ pub(crate) fn steps(faults: crate::Faults) -> Steps {
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 impl Protected {
+    /// Whether its last cut failed.
+    pub(crate) fn is_in_trouble(&self) -> bool {
+        lock(&self.said).trouble.is_some()
+    }
+
     fn waits(&self) -> bool {
         lock(&self.outbox).as_ref().is_some_and(|outbox| !outbox.is_idle())
     }

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 const CUTTERS: usize = 3;
 /// The decider looks at least so often: volumes come and go.
 const LOOK: Duration = Duration::from_millis(500);
+/// A cut that failed is tried again after this, if the next one is not due before.
+const AGAIN: Duration = Duration::from_secs(5);
 /// And at most.
 const BREATH: Duration = Duration::from_millis(10);
 
@@ -78,7 +80,8 @@ struct Decider {
     engine: Arc<Engine>,
     cuts: Sender<Work>,
     upkeep: Sender<Work>,
-    due: HashMap<VolumeId, Instant>,
+    /// When it is due, and when it was last handed out.
+    due: HashMap<VolumeId, (Instant, Instant)>,
 }
 
 impl Decider {
@@ -101,16 +104,20 @@ impl Decider {
             let Some((first, _)) = members.first() else { continue };
             // The clock of a group is that of its first volume; its interval is the shortest.
             let interval = members.iter().map(|(_, p)| p.interval.duration()).min().unwrap_or(LOOK);
-            let due = *self.due.entry(first.id).or_insert(now);
+            let (mut due, tried) = *self.due.entry(first.id).or_insert((now, now));
+            if members.iter().any(|(volume, _)| self.engine.histories.of(volume.id).is_in_trouble()) {
+                // What failed because the volume was just being attached, say, should not wait for an hour.
+                due = due.min(tried + AGAIN);
+            }
             if due <= now {
-                self.due.insert(first.id, (due + interval).max(now + interval / 2));
+                self.due.insert(first.id, ((due + interval).max(now + interval / 2), now));
                 self.hand_out(&members);
                 for (volume, protection) in &members {
                     let work = Work::Upkeep(Arc::clone(volume), protection.clone());
                     self.upkeep.send(work).unwrap_or_default();
                 }
             }
-            next = next.min(*self.due.get(&first.id).unwrap_or(&next));
+            next = next.min(self.due.get(&first.id).map_or(next, |(due, _)| *due));
         }
         next.saturating_duration_since(Instant::now()).max(BREATH)
     }

@@ -38,7 +38,7 @@ impl Default for HistorySettings {
             upkeep_every: Duration::from_secs(20),
             minute: Duration::from_secs(60),
             grace: history::GRACE,
-            verify_every: None,
+            verify_every: Some(Duration::from_secs(7 * 86_400)),
         }
     }
 }

@@ -1,18 +1,11 @@
 //! The verbs of histories.
 
-use super::going::VERIFY;
-use super::protected::Protected;
-use super::restores::WORKERS;
-use super::{CutView, Gap, ProtectionStatus, Timeline, Verified};
+use super::{CutView, Gap, ProtectionStatus, Timeline};
 use crate::engine::{Engine, lock};
 use crate::{Change, Error, Fault, Result};
-use history::restore::{Progress, chain_to, write_point};
 use jiff::Timestamp;
 use model::{At, DriverKind, Protection, SnapshotName, Volume, VolumeName};
-use std::fs::File;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use vault::read::Access;
 use vault::stream::{Snapshot, State};
 
@@ -91,7 +84,7 @@ impl Engine {
         status.behind_since = said.behind_since;
         status.last_freeze = said.last.map(|cut| cut.frozen);
         status.last_took = said.last.map(|cut| cut.took);
-        status.verified = said.verified.map(|(_, at, whole)| (at, whole));
+        status.verified = self.verdict(volume.id).map(|verdict| (verdict.at, verdict.problems.is_empty()));
         if let Some(outbox) = lock(&state.outbox).as_ref() {
             status.newest = outbox.durable_cut().map(|(point, time)| (point, timestamp(time)));
             let waiting = outbox.waiting();
@@ -128,7 +121,7 @@ impl Engine {
         let volume = self.volume(name)?;
         let protection = self.protection_of(&volume)?;
         let (_, state) = self.stream(&volume)?;
-        let verified = self.histories.known(volume.id).and_then(|known| lock(&known.said).verified);
+        let verdict = self.verdict(volume.id);
         let mut cuts: Vec<CutView> = Vec::new();
         for (point, time) in state.cuts() {
             let stored = state
@@ -145,7 +138,10 @@ impl Engine {
                 time: timestamp(time),
                 stored,
                 snapshots: named.filter_map(|snapshot| snapshot.name.parse().ok()).collect(),
-                verified: verified.filter(|(at, ..)| *at == point).map(|(_, time, whole)| (time, whole)),
+                verified: verdict
+                    .as_ref()
+                    .filter(|verdict| verdict.point == point)
+                    .map(|verdict| (verdict.at, verdict.problems.is_empty())),
             });
         }
         let stored = state.listing.segments.iter().map(vault::Segment::size).sum();
@@ -217,6 +213,13 @@ impl Engine {
         if !state.snapshots.iter().any(|known| known.name == snapshot.as_str()) {
             return Ok(Change::AlreadyThere);
         }
+        let epoch = self.vaults.open(&self.protection_of(&volume)?.vault)?.writable()?;
+        let known = self.histories.of(volume.id);
+        let _keeping = lock(&known.keeping);
+        // It leaves the inventory first, so that nobody takes it for lost.
+        let at = u64::try_from(self.clock.now().as_millisecond()).unwrap_or(0);
+        let object = access.snapshot_object(snapshot.as_str());
+        access.leave_inventory(epoch.0, at, &[object], history::salt())?;
         access.unname_cut(snapshot.as_str())?;
         Ok(Change::Done)
     }
@@ -240,82 +243,5 @@ impl Engine {
         };
         found
             .ok_or_else(|| Error::Invalid(format!("volume {} has no cut for {at}: {}", volume.name, reach())))
-    }
-
-    /// Restores a cut (the newest, if none is given) to scratch, and checks every block and the file system.
-    ///
-    /// # Errors
-    /// When it could not be tried. What is found wrong is in the answer.
-    pub fn verify(&self, name: &VolumeName, at: Option<&At>) -> Result<Verified> {
-        let volume = self.refuse_fenced(self.volume(name)?)?;
-        let (access, state) = self.stream(&volume)?;
-        let (point, time) = match at {
-            Some(at) => self.find_cut(&volume, &state, at)?,
-            None => {
-                state.newest_cut().ok_or_else(|| Error::Invalid(format!("volume {name} has no cut yet")))?
-            }
-        };
-        let scratch = self.home(&volume)?.join(format!("verify-{}", std::process::id()));
-        let mut verified = Verified {
-            name: name.clone(),
-            point,
-            time: timestamp(time),
-            blocks: 0,
-            file_system: String::new(),
-            problems: state.damaged.clone(),
-        };
-        let checked = self.during(VERIFY, &volume, (volume.id, point), |work| {
-            self.verify_into(&volume, &access, &state, &scratch, &mut verified, &work.progress)
-        });
-        if let Err(error) = std::fs::remove_file(&scratch) {
-            tracing::warn!(path = %scratch.display(), %error, "scratch could not be removed");
-        }
-        checked?;
-        let state: Arc<Protected> = self.histories.of(volume.id);
-        lock(&state.said).verified = Some((point, self.clock.now(), verified.problems.is_empty()));
-        Ok(verified)
-    }
-
-    fn verify_into(
-        &self,
-        volume: &Volume,
-        access: &Access,
-        state: &State,
-        scratch: &Path,
-        verified: &mut Verified,
-        progress: &Progress,
-    ) -> Result<()> {
-        use std::os::unix::fs::OpenOptionsExt;
-        let chain = match chain_to(&state.listing.segments, verified.point) {
-            Ok(chain) => chain,
-            Err(error) => {
-                verified.problems.push(error.to_string());
-                return Ok(());
-            }
-        };
-        let failed = |source| {
-            Error::Kernel(linux::KernelError { op: "create", path: Some(scratch.to_owned()), source })
-        };
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(scratch)
-            .map_err(failed)?;
-        if let Err(error) = write_point(access, &chain, &file, true, WORKERS, progress, &self.histories.steps)
-        {
-            verified.problems.push(error.to_string());
-            return Ok(());
-        }
-        drop(file);
-        verified.blocks = progress.blocks.load(Ordering::Relaxed);
-        let problems = self.with_driver(volume, "verify", "the volume is untouched", |driver, place| {
-            driver.check_copy(place, scratch)
-        })?;
-        verified.file_system = if problems.is_empty() { "clean".to_owned() } else { "has errors".to_owned() };
-        verified.problems.extend(problems);
-        Ok(())
     }
 }

@@ -4,11 +4,15 @@ use super::VaultError;
 use crate::Clock;
 use crate::engine::lock;
 use model::VaultName;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use vault::Store;
 use vault::claim::{self, ClaimError, Epoch, Writer};
-use vault::format::Keys;
+use vault::descriptor::VaultError as FormatError;
+use vault::format::{Keys, StreamId};
+use vault::inventory::keep_vault_inventory;
 use vault::keys::{DataKey, VaultId};
 
 type Result<T> = std::result::Result<T, VaultError>;
@@ -44,6 +48,12 @@ pub(super) struct Claim {
     state: Mutex<ClaimState>,
 }
 
+/// What the vault's inventory says, as far as this daemon wrote it: the epoch, the streams, and when.
+pub(super) type Inventoried = Option<(Epoch, BTreeSet<StreamId>, Instant)>;
+
+/// Slots and claims of others are listed after this at the latest.
+const RENEW: Duration = Duration::from_secs(600);
+
 pub(super) type ClaimCell = Arc<Claim>;
 
 /// A vault that is open.
@@ -64,6 +74,7 @@ pub struct OpenVault {
     pub(super) me: Me,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) claim: ClaimCell,
+    pub(super) inventoried: Mutex<Inventoried>,
 }
 
 impl fmt::Debug for OpenVault {
@@ -92,6 +103,50 @@ impl OpenVault {
             ClaimState::Held(epoch) => Some(epoch),
             _ => None,
         }
+    }
+
+    /// Says what must be in the vault besides its streams, if that may be another than before; with `stream`, which has an
+    /// inventory of its own now.
+    ///
+    /// # Errors
+    /// [`VaultError::Store`].
+    pub fn keep_inventory(&self, epoch: Epoch, stream: Option<StreamId>) -> Result<()> {
+        let mut done = lock(&self.inventoried);
+        if let Some((last, streams, at)) = &*done
+            && *last == epoch
+            && stream.is_none_or(|stream| streams.contains(&stream))
+            && at.elapsed() < RENEW
+        {
+            return Ok(());
+        }
+        self.write_inventory(&mut done, epoch, stream, &[])
+    }
+
+    /// The same, whatever it said before; without `leaving`, which are to be deleted.
+    ///
+    /// # Errors
+    /// [`VaultError::Store`]; nothing must be deleted then.
+    pub(super) fn renew_inventory(&self, epoch: Epoch, leaving: &[String]) -> Result<()> {
+        self.write_inventory(&mut lock(&self.inventoried), epoch, None, leaving)
+    }
+
+    fn write_inventory(
+        &self,
+        done: &mut Inventoried,
+        epoch: Epoch,
+        stream: Option<StreamId>,
+        leaving: &[String],
+    ) -> Result<()> {
+        let mut streams = done.take().map(|(_, streams, _)| streams).unwrap_or_default();
+        streams.extend(stream);
+        let at = u64::try_from(self.clock.now().as_millisecond()).unwrap_or(0);
+        let all: Vec<_> = streams.iter().copied().collect();
+        let (store, keys) = (&*self.store, &self.keys);
+        let salt = history::salt();
+        keep_vault_inventory(store, keys, self.id(), epoch.0, at, &all, leaving, salt)
+            .map_err(FormatError::from)?;
+        *done = Some((epoch, streams, Instant::now()));
+        Ok(())
     }
 
     fn state(&self) -> ClaimState {
@@ -195,6 +250,10 @@ impl OpenVault {
             Ok(epoch) => {
                 tracing::info!(vault = %self.name, %epoch, take_over, "the vault is claimed for writing");
                 self.set(ClaimState::Held(epoch));
+                // It is renewed with the next upkeep.
+                if let Err(error) = self.keep_inventory(epoch, None) {
+                    tracing::warn!(vault = %self.name, %error, "the vault's inventory could not be renewed yet");
+                }
                 Ok(epoch)
             }
             Err(ClaimError::Store(error)) => Err(error.into()),

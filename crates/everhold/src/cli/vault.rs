@@ -24,11 +24,17 @@ pub enum Command {
     /// Vaults, and how they stand
     #[command(visible_alias = "list")]
     Ls,
-    /// Try what a vault's store can do, and look at who writes, its keys and its size
+    /// Try what a vault's store can do, look at who writes and at its keys, and find what is missing in it
+    ///
+    /// What is there is compared with the vault's own inventories, so that every object that is gone is noticed. That does not
+    /// read the histories themselves: use --deep for that, or `everhold verify`.
     Check {
         /// The vault's name
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         name: String,
+        /// Read everything: every hash is compared and every block opened; takes as long as reading the vault does
+        #[arg(long)]
+        deep: bool,
     },
     /// Print one more recovery kit of a vault
     Kit {
@@ -169,10 +175,13 @@ impl Command {
                     vaults.vaults.iter().for_each(|vault| notes(out, vault));
                 })?;
             }
-            Self::Check { name } => {
-                let checked = waiting("checking the vault", session.client.check_vault(&name)).await?;
+            Self::Check { name, deep } => {
+                let checked = waiting("checking the vault", session.client.check_vault(&name, deep)).await?;
                 session.out.show(&checked, |out| say_checked(out, &checked))?;
                 let bad = matches!(checked.vault.state, VaultState::Refused | VaultState::Failed);
+                if !bad && !checked.findings.is_empty() {
+                    return Ok(ExitCode::FAILURE);
+                }
                 return Ok(ExitCode::from(if bad { ErrorKind::Conflict.exit_code() } else { 0 }));
             }
             Self::Kit { name } => {
@@ -301,5 +310,31 @@ fn say_checked(out: &Output, checked: &v1::VaultChecked) {
         line("key", &format!("{} {} ({}), made {}", slot.kind, slot.id, slot.label, time(slot.made)));
     }
     checked.costs.iter().for_each(|cost| line("lack", cost));
+    let done = match checked.deep {
+        true => format!("deep: everything was read, {}", size(Some(checked.read))),
+        false => {
+            "quick: compared with the inventories; the histories were not read (--deep reads them)".to_owned()
+        }
+    };
+    line("checked", &done);
+    for history in &checked.histories {
+        let volume = history.volume.as_deref().unwrap_or("an unknown volume");
+        let lost = match history.lost {
+            0 => String::new(),
+            lost => format!(", {lost} CAN'T"),
+        };
+        line(
+            "history",
+            &format!("{volume} ({}): {} cuts can be restored{lost}", history.stream, history.cuts),
+        );
+    }
+    for finding in &checked.findings {
+        let volume = finding.volume.as_ref().map(|name| format!(" of {name}")).unwrap_or_default();
+        line("FOUND", &format!("{}{volume} {}: {}", finding.object, finding.wrong, finding.means));
+    }
+    checked.notes.iter().for_each(|note| line("note", note));
+    if checked.findings.is_empty() {
+        line("found", if checked.deep { "nothing missing, nothing damaged" } else { "nothing missing" });
+    }
     notes(out, vault);
 }

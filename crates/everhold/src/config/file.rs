@@ -94,6 +94,7 @@ pub struct History {
     pub spool: Option<Word<Size>>,
     pub frozen: Option<HumanDuration>,
     pub compare: Option<HumanDuration>,
+    pub verify: Option<OffOr>,
     pub upkeep: Option<HumanDuration>,
     pub grace: Option<HumanDuration>,
     pub minute: Option<HumanDuration>,
@@ -116,6 +117,22 @@ impl<'de> Deserialize<'de> for OnOff {
             Either::Text(text) if text == "on" => Ok(Self(true)),
             Either::Text(text) if text == "off" => Ok(Self(false)),
             Either::Text(text) => Err(serde::de::Error::custom(format!("{text:?}: use \"on\" or \"off\""))),
+        }
+    }
+}
+
+/// `"off"`, or a duration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct OffOr(pub Option<HumanDuration>);
+
+impl TryFrom<String> for OffOr {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        if text.trim() == "off" {
+            Ok(Self(None))
+        } else {
+            HumanDuration::try_from(text).map(|it| Self(Some(it)))
         }
     }
 }

@@ -16,6 +16,7 @@ mod postgres;
 mod restores;
 mod untracked;
 mod vaults;
+mod verification;
 
 use testkit::Sandbox;
 

@@ -36,6 +36,7 @@ pub struct Keys {
     hash: [u8; 32],
     whole: [u8; 32],
     name: [u8; 32],
+    plain: [u8; 32],
 }
 
 impl fmt::Debug for Keys {
@@ -54,6 +55,7 @@ impl Keys {
             hash: blake3::derive_key("everhold vault 1: block hashes", data_key),
             whole: blake3::derive_key("everhold vault 1: whole parts", data_key),
             name: blake3::derive_key("everhold vault 1: stream names", data_key),
+            plain: blake3::derive_key("everhold vault 1: plain objects", data_key),
         }
     }
 
@@ -70,6 +72,13 @@ impl Keys {
     /// Sixteen bytes that stand for `identity` in names, which tell nothing of it without the key.
     pub fn name(&self, identity: &[u8]) -> [u8; 16] {
         truncate(blake3::keyed_hash(&self.name, identity).as_bytes())
+    }
+
+    /// The hash of an object that has no seal, bound to its name: 64 hexadecimal digits.
+    pub fn plain(&self, name: &str, body: &[u8]) -> String {
+        let mut hasher = blake3::Hasher::new_keyed(&self.plain);
+        hasher.update(name.as_bytes()).update(b"\n").update(body);
+        hasher.finalize().to_hex().to_string()
     }
 }
 

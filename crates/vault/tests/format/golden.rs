@@ -9,6 +9,7 @@ use crate::second_reader;
 use everhold_vault::claim::{self, Writer};
 use everhold_vault::descriptor::{self, DESCRIPTOR, Descriptor};
 use everhold_vault::format::{BLOCK, Kind, PartBuilder, PartName, Salt, Sealer, StreamId};
+use everhold_vault::inventory::keep_vault_inventory;
 use everhold_vault::keys::{self as slots, DataKey, NewSlot, RecoveryKit, SecretString, Unlock, VaultId};
 use everhold_vault::read::{Access, Merged, fetch, unseal};
 use everhold_vault::store::{MemoryStore, Store};
@@ -248,7 +249,27 @@ fn build(slots: &Objects) -> Objects {
     access.merge(&chain, 0x60, &mut salt).unwrap();
     let names = chain.iter().flat_map(|segment| segment.part_names(stream())).map(|name| name.to_string());
     access.condemn(names.collect(), TIME + 10_000, salt()).unwrap();
+    inventory(&access, &mut salt);
     store.objects().into_iter().map(|(name, body)| (name, body.to_vec())).collect()
+}
+
+/// Writes down what must be there, as upkeep does.
+pub fn inventory(access: &Access, salt: &mut impl FnMut() -> Salt) {
+    let state = access.state().unwrap();
+    let mut must = BTreeMap::new();
+    for segment in &state.listing.segments {
+        let parts = segment.part_names(access.stream).zip(&segment.parts);
+        must.extend(parts.map(|(name, size)| (name.to_string(), Some(*size))));
+    }
+    must.extend(state.listing.eras.iter().map(|era| (era.to_string(), None)));
+    must.extend(state.condemned.iter().map(|(list, _)| (list.clone(), None)));
+    must.insert(format!("h/{}/about", access.stream), None);
+    assert!(access.keep_inventory(2, TIME + 11_000, &must, &|_| false, salt()).unwrap());
+    let (store, vault) = (&*access.store, VaultId(access.vault));
+    let streams = [access.stream];
+    let kept =
+        keep_vault_inventory(store, &access.keys, vault, 2, TIME + 11_000, &streams, &[], salt()).unwrap();
+    assert!(kept);
 }
 
 /// What the volume holds at each cut.
@@ -378,6 +399,7 @@ fn golden_vault_is_read_by_a_second_reader() {
     // Blocks went into the merged segment as the two cuts had sealed them, under their salts.
     assert_eq!(history.salts[&(0, 2)].len(), 2);
     assert!(!history.salts.contains_key(&(0, 1)), "condemned");
+    assert_eq!(history.missing, Vec::<String>::new());
 }
 
 #[test]

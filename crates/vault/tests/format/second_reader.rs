@@ -17,6 +17,8 @@ pub struct History {
     /// The time and the content of every cut, by point.
     pub cuts: BTreeMap<u64, (u64, Vec<u8>)>,
     pub snapshots: Vec<Value>,
+    /// Objects that the inventory lists, and that are not there.
+    pub missing: Vec<String>,
     /// The salts in the tables of segments, by (from, to).
     pub salts: BTreeMap<(u64, u64), BTreeSet<Vec<u8>>>,
 }
@@ -45,6 +47,11 @@ pub fn read(objects: &Objects, identity: &str) -> Result<BTreeMap<String, Histor
     let vault = Vault { objects, id: unhex(field("id")?)?.try_into().map_err(|_| "the id")?, key };
     let streams: BTreeSet<&str> =
         objects.keys().filter_map(|name| name.strip_prefix("h/")?.get(..32)).collect();
+    let (all, missing) = vault.missing("", &BTreeSet::new())?;
+    let listed = all["streams"].as_array().ok_or("a list of streams")?;
+    if !missing.is_empty() || listed.iter().any(|id| !id.as_str().is_some_and(|id| streams.contains(id))) {
+        return Err(format!("the vault lacks {missing:?}, or a stream"));
+    }
     streams.into_iter().map(|stream| Ok((stream.to_owned(), vault.history(stream)?))).collect()
 }
 
@@ -84,13 +91,43 @@ type Key = (u64, u64, u32, u32, u64, bool);
 
 impl Vault<'_> {
     fn small(&self, name: &str) -> Result<Value> {
+        serde_json::from_slice(&self.text(name)?).map_err(|e| e.to_string())
+    }
+
+    /// What the inventory of the highest epoch lists below `dir` and is not there, but for what is `gone`.
+    fn missing(&self, dir: &str, gone: &BTreeSet<String>) -> Result<(Value, Vec<String>)> {
+        let names = self.objects.keys().filter(|name| name.starts_with(&format!("{dir}i/")));
+        let text = zstd::decode_all(&self.text(names.last().ok_or("no inventory")?)?[..]);
+        let all: Value =
+            serde_json::from_slice(&text.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
+        let hashes = purpose(&self.key, "everhold vault 1: plain objects");
+        let mut missing = Vec::new();
+        for listed in all["objects"].as_array().ok_or("a list of objects")? {
+            let name = format!("{dir}{}", listed["name"].as_str().ok_or("a name")?);
+            let Some(object) = self.objects.get(&name) else {
+                if !gone.contains(&name) {
+                    missing.push(name);
+                }
+                continue;
+            };
+            if listed["size"].as_u64().is_some_and(|size| size != object.len() as u64) {
+                return Err(format!("{name}: its size"));
+            }
+            let hash = blake3::keyed_hash(&hashes, &[name.as_bytes(), b"\n", object].concat());
+            if listed["hash"].as_str().is_some_and(|listed| listed != hash.to_hex().as_str()) {
+                return Err(format!("{name}: its hash"));
+            }
+        }
+        Ok((all, missing))
+    }
+
+    fn text(&self, name: &str) -> Result<Vec<u8>> {
         let object = &self.objects[name];
         if object.len() < 42 || object[..10] != *b"EVHOBJ\r\n\x01\x00" {
             return Err(format!("{name}: not a sealed object"));
         }
         let objects = purpose(&self.key, "everhold vault 1: objects");
-        let text = open(&objects, &object[10..26], 0, name.as_bytes(), &object[26..]).ok_or("its seal")?;
-        serde_json::from_slice(&text).map_err(|e| e.to_string())
+        Ok(open(&objects, &object[10..26], 0, name.as_bytes(), &object[26..]).ok_or("its seal")?)
     }
 
     fn history(&self, stream: &str) -> Result<History> {
@@ -126,9 +163,11 @@ impl Vault<'_> {
                     let key = (n.to, n.from, n.epoch, n.run, n.time, !n.cut);
                     attempts.entry(key).or_default().push((parsed, name));
                 }
+                ("i/", _) => {}
                 other => return Err(format!("what is {other:?}?")),
             }
         }
+        history.missing = self.missing(&dir, &gone)?.1;
         let mut segments: Vec<Vec<(Name, &str)>> = Vec::new();
         for mut parts in attempts.into_values() {
             parts.sort_by_key(|(name, _)| name.part);
