@@ -18,7 +18,7 @@ case $goal in
   build) wanted=("${build[@]}") ;;
   demo) wanted=("${build[@]}" "${demo[@]}") ;;
   test) wanted=("${build[@]}" "${demo[@]}" "${test[@]}") ;;
-  bench) wanted=("${build[@]}" "${demo[@]}" "${test[@]}" curl fio postgresql-15 postgresql-contrib) ;;
+  bench) wanted=("${build[@]}" "${demo[@]}" "${test[@]}" curl fio jq restic postgresql-15 postgresql-contrib) ;;
   lint) wanted=(shellcheck) ;;
   *) echo "usage: $0 [build|demo|test|bench|lint]" >&2; exit 2 ;;
 esac
