@@ -108,7 +108,8 @@ pub fn upkeep(
             .filter(|name| !state.condemned.iter().any(|(_, list)| list.names.contains(name))),
     );
     // Who has been replaced must not delete what the new writer builds on.
-    if !(names.is_empty() && due.is_empty()) && !claim::still_mine(&*access.store, Epoch(epoch))? {
+    let deletes = !names.is_empty() || !due.is_empty();
+    if deletes && !claim::still_mine(&*access.store, Epoch(epoch))? {
         return Err(Error::Fenced { epoch });
     }
     let mut condemned: BTreeSet<String> =

@@ -95,6 +95,9 @@ impl Access {
                     Ok(list) => state.condemned.push((name, list)),
                     Err(error) => state.note(&name, error)?,
                 }
+            } else {
+                // Whoever lists what must be there looks for the description here.
+                state.listing.others.push(name);
             }
         }
         let gone: BTreeSet<&str> =

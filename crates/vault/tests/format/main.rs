@@ -3,6 +3,7 @@
 
 mod damage;
 mod golden;
+mod inventories;
 mod parsers;
 mod properties;
 mod raw;

@@ -9,6 +9,7 @@ use everhold_vault::format::{
     BLOCK, Content, Entry, EraName, Keys, Kind, PartBuilder, PartName, Sealed, StreamId, Table, Unsealer,
     check_whole, open_object, open_table, read_trailer, seal_object, table_range,
 };
+use everhold_vault::inventory::{Inventory, compare};
 use everhold_vault::keys::{self as slots, DataKey, SecretString, Unlock, VaultId};
 use everhold_vault::read::Access;
 use everhold_vault::store::{MemoryStore, Store};
@@ -216,6 +217,22 @@ pub fn texts(data: &[u8]) {
     let _about = access.about::<serde_json::Value>();
 }
 
+/// What an inventory should be, sealed as it should be: compressed, or (the first byte is odd) not even that.
+pub fn inventory(data: &[u8]) {
+    let Some((how, text)) = data.split_first() else { return };
+    let name = "i/00000001";
+    let packed = if how % 2 == 1 { text.to_vec() } else { zstd::bulk::compress(text, 1).unwrap() };
+    let sealed = seal_object(&keys(), &[1; 16], name, &packed);
+    // And as if it were an inventory's object itself.
+    assert!(Inventory::open(&keys(), name, data).is_err());
+    let Ok(read) = Inventory::open(&keys(), name, &sealed) else { return };
+    let again = read.seal(&keys(), &[2; 16], name).unwrap();
+    assert_eq!(Inventory::open(&keys(), name, &again).unwrap(), read);
+    // Nothing is there: everything that it lists is missing.
+    let names: std::collections::BTreeSet<_> = read.objects.iter().map(|listed| &listed.name).collect();
+    assert_eq!(compare("", &read, &[], |_| false).len(), names.len());
+}
+
 pub fn descriptor(data: &[u8]) {
     let store = MemoryStore::new();
     store.replace(DESCRIPTOR, data.to_vec().into()).unwrap();
@@ -247,5 +264,5 @@ pub fn slot(data: &[u8]) {
 }
 
 /// All of them, each of which is a fuzz target.
-pub const ALL: [fn(&[u8]); 10] =
-    [names, trailer, part, table, block, object, texts, descriptor, claims, slot];
+pub const ALL: [fn(&[u8]); 11] =
+    [names, trailer, part, table, block, object, texts, inventory, descriptor, claims, slot];
