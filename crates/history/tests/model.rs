@@ -99,7 +99,7 @@ fn block_of(value: u64) -> [u8; BLOCK] {
     if value != 0 {
         for (at, word) in block.chunks_exact_mut(8).enumerate() {
             // Half of the blocks can be compressed.
-            let salt = if value % 2 == 0 { at as u64 } else { 0 };
+            let salt = if value.is_multiple_of(2) { at as u64 } else { 0 };
             let word_value = value.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(salt * salt * value);
             word.copy_from_slice(&word_value.to_le_bytes());
         }
@@ -188,7 +188,7 @@ impl World {
             self.next += 1;
             self.image.write_all_at(&block_of(value), block * BLOCK as u64).unwrap();
             self.content[block as usize] = value;
-            self.marks.mark(&[block..block + 1]);
+            self.marks.mark(std::slice::from_ref(&(block..block + 1)));
         }
     }
 
@@ -199,7 +199,7 @@ impl World {
         }
         linux::fs::punch(&self.image, block * BLOCK as u64, (end - block) * BLOCK as u64).unwrap();
         self.content[block as usize..end as usize].fill(0);
-        self.marks.mark(&[block..end]);
+        self.marks.mark(std::slice::from_ref(&(block..end)));
     }
 
     fn cut(&mut self) {

@@ -3,7 +3,7 @@
 //! Who writes knows when each row was sent and when it was acknowledged, and a cut knows its instant. So it is exact: what was
 //! acknowledged by then is there, and what was sent after it is not.
 
-use crate::history::{cuts, wait_for_cut};
+use crate::history::{cuts, now, wait_for_cut};
 use crate::sandbox;
 use jiff::{Span, Timestamp};
 use std::collections::BTreeMap;
@@ -50,7 +50,7 @@ struct Random(u64);
 impl Random {
     /// From the environment, or from the clock; printed, so that a failure can be had again.
     fn seeded() -> Self {
-        let clock = || Timestamp::now().as_nanosecond() as u64;
+        let clock = || now().as_nanosecond() as u64;
         let seed =
             std::env::var("EVERHOLD_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(clock);
         println!("EVERHOLD_SEED={seed}");
@@ -150,14 +150,14 @@ impl Load {
                 if stop.load(Ordering::SeqCst) {
                     return;
                 }
-                rows.lock().expect("not poisoned").insert(n, (Timestamp::now(), None));
+                rows.lock().expect("not poisoned").insert(n, (now(), None));
                 if input.write_all((database.insert)(n).as_bytes()).and_then(|()| input.flush()).is_err() {
                     return;
                 }
                 let Some(Ok(answer)) = lines.next() else { return };
                 assert_eq!(answer.trim(), n.to_string(), "what the database says");
                 if let Some(row) = rows.lock().expect("not poisoned").get_mut(&n) {
-                    row.1 = Some(Timestamp::now());
+                    row.1 = Some(now());
                 }
             }
         }));
@@ -244,13 +244,13 @@ fn comes_back(database: &'static Database, server: Option<Arc<S3Server>>) {
     database.sql(&sandbox, "db", &format!("insert into accounts values {}", accounts.join(",")));
     wait_for_cut(&sandbox, "data");
 
-    let begun = Timestamp::now();
+    let begun = now();
     let faults = server.clone().map(|server| Faults::start(server, Random(random.below(u64::MAX))));
     let load = Load::start(database, &sandbox, "db", &mut random);
     std::thread::sleep(Duration::from_secs(12));
     drop(faults);
     let rows = load.stop();
-    let ended = Timestamp::now();
+    let ended = now();
     wait_for_cut(&sandbox, "data");
 
     let all = cuts(&sandbox, "data");

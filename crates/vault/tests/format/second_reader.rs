@@ -96,8 +96,8 @@ impl Vault<'_> {
 
     /// What the inventory of the highest epoch lists below `dir` and is not there, but for what is `gone`.
     fn missing(&self, dir: &str, gone: &BTreeSet<String>) -> Result<(Value, Vec<String>)> {
-        let names = self.objects.keys().filter(|name| name.starts_with(&format!("{dir}i/")));
-        let text = zstd::decode_all(&self.text(names.last().ok_or("no inventory")?)?[..]);
+        let mut names = self.objects.keys().filter(|name| name.starts_with(&format!("{dir}i/")));
+        let text = zstd::decode_all(&self.text(names.next_back().ok_or("no inventory")?)?[..]);
         let all: Value =
             serde_json::from_slice(&text.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
         let hashes = purpose(&self.key, "everhold vault 1: plain objects");
