@@ -246,7 +246,7 @@ impl Outbox {
         if inner.fenced {
             return Err(Error::Fenced { epoch: self.epoch });
         }
-        if can_wait || (inner.spooled_segments == 0 && inner.queued + bytes <= IN_MEMORY) {
+        if can_wait || (inner.spooled_segments == 0 && inner.queued + bytes <= IN_MEMORY.min(self.limit)) {
             inner.queued += bytes;
             inner.queue.extend(parts);
             inner.newest = (name.to, name.time);
@@ -254,6 +254,8 @@ impl Outbox {
         }
         if inner.queued + inner.spooled + bytes > self.limit {
             drop(inner);
+            // Only there can what is in memory be merged.
+            self.spill()?;
             self.merge_spool()?;
             inner = lock(&self.inner);
             if inner.queued + inner.spooled + bytes > self.limit {
