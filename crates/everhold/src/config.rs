@@ -157,7 +157,6 @@ impl Config {
                 None => usual.verify_every,
             },
             minute: history.minute.map_or(usual.minute, Duration::from),
-            ..usual
         };
         let config = Self {
             api_socket: api_socket.map_or_else(|| run.join("everhold.sock"), Path::to_owned),

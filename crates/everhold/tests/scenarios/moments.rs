@@ -53,7 +53,10 @@ impl Random {
         let clock = || now().as_nanosecond() as u64;
         let seed =
             std::env::var("EVERHOLD_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(clock);
-        println!("EVERHOLD_SEED={seed}");
+        #[expect(clippy::print_stderr, reason = "a failure can be had again with it")]
+        {
+            eprintln!("EVERHOLD_SEED={seed}");
+        }
         Self(seed)
     }
 
@@ -97,13 +100,15 @@ impl Database {
 const ACCOUNTS: u64 = 500;
 const SUM: &str = "500000";
 
+/// When each row was sent, and when it was acknowledged.
+type Rows = BTreeMap<u64, (Timestamp, Option<Timestamp>)>;
+
 /// Clients at work, until told to stop.
 struct Load {
     stop: Arc<AtomicBool>,
     clients: Vec<Child>,
     threads: Vec<JoinHandle<()>>,
-    /// When each row was sent, and when it was acknowledged.
-    rows: Arc<Mutex<BTreeMap<u64, (Timestamp, Option<Timestamp>)>>>,
+    rows: Arc<Mutex<Rows>>,
 }
 
 impl Load {
@@ -163,7 +168,7 @@ impl Load {
         }));
     }
 
-    fn stop(mut self) -> BTreeMap<u64, (Timestamp, Option<Timestamp>)> {
+    fn stop(mut self) -> Rows {
         self.stop.store(true, Ordering::SeqCst);
         std::thread::sleep(Duration::from_millis(200));
         self.end();
