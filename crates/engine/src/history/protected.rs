@@ -173,6 +173,8 @@ impl Engine {
     ) -> Result<Writer> {
         let vault = self.vaults.open(&protection.vault)?;
         let epoch = vault.writable()?;
+        // Who was replaced would put one more segment each time before it finds out.
+        vault.confirm(epoch)?;
         let access = self.access(volume.id, &protection.vault)?;
         let parts = Parts {
             access,

@@ -19,7 +19,7 @@ mod untracked;
 mod vaults;
 mod verification;
 
-use testkit::Sandbox;
+use testkit::{S3Server, Sandbox};
 
 /// A sandbox with nothing running.
 fn sandbox() -> Sandbox {
@@ -30,6 +30,15 @@ fn sandbox() -> Sandbox {
 fn with_docker(images: &[&str]) -> Sandbox {
     let mut sandbox = sandbox();
     sandbox.start_docker(images).start();
+    sandbox
+}
+
+/// A sandbox whose daemon will know the keys of this server.
+fn with_vault_keys(server: &S3Server) -> Sandbox {
+    let mut sandbox = sandbox();
+    for (key, value) in server.environment() {
+        sandbox.env(&key, &value);
+    }
     sandbox
 }
 
