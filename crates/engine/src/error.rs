@@ -255,6 +255,7 @@ impl Error {
                 }
                 history::Error::Fenced { .. } => ErrorKind::Conflict,
                 history::Error::SpoolFull { .. } => ErrorKind::NoSpace,
+                history::Error::NeedsVault { .. } => ErrorKind::Unavailable,
                 history::Error::InUse
                 | history::Error::Stopped
                 | history::Error::Freeze(_)
@@ -335,7 +336,9 @@ impl Error {
                 history::Error::Fenced { .. } => {
                     "`everhold vault check` says who; `everhold vault add … --take-over` takes it back".into()
                 }
-                history::Error::SpoolFull { .. } | history::Error::Vault(_) => {
+                history::Error::SpoolFull { .. }
+                | history::Error::NeedsVault { .. }
+                | history::Error::Vault(_) => {
                     "`everhold vault check` says what is wrong with the vault; cuts go on by themselves once it is back".into()
                 }
                 _ => "it is tried again by itself; `everhold status` shows whether it keeps failing".into(),

@@ -28,8 +28,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use vault::claim::Epoch;
 use vault::descriptor::{self, DESCRIPTOR, Descriptor, VaultError as FormatError};
+use vault::format::Keys;
 use vault::keys::{self, NewSlot, RecoveryKit, SecretString, Slot, Unlock, VaultId};
-use vault::store::{Environment, Reserve};
+use vault::store::{AbsentStore, Environment, Reserve};
 use vault::url::{Location, OpenOptions};
 use vault::{Abilities, Store};
 use zeroize::Zeroizing;
@@ -290,6 +291,26 @@ impl Vaults {
         self.open_known(&*self.get(name)?, false)
     }
 
+    /// Whether it could be reached when it was last looked at; never waits for it.
+    pub(crate) fn is_there(&self, name: &VaultName) -> bool {
+        self.find(name).is_some_and(|known| {
+            let health = lock(&known.health);
+            health.open.is_some() && health.trouble.is_none()
+        })
+    }
+
+    /// What this host itself knows of a vault that is away: its keys and its identity, with a store that says that it is away.
+    ///
+    /// # Errors
+    /// [`VaultError::NoSuch`], [`VaultError::KeptKey`].
+    pub(crate) fn away(&self, name: &VaultName) -> Result<(Arc<dyn Store>, Keys, VaultId)> {
+        let known = self.get(name)?;
+        let record = &known.record;
+        let key = self.files.read_key(name, record.id)?;
+        let store = AbsentStore::new(record.url.to_string(), format!("the vault {name} is away"));
+        Ok((Arc::new(store), Keys::new(key.expose()), record.id))
+    }
+
     fn open_known(&self, known: &Known, at_once: bool) -> Result<Arc<OpenVault>> {
         let waiting = || {
             let health = lock(&known.health);
@@ -345,7 +366,7 @@ impl Vaults {
         Ok(OpenVault {
             name: record.name.clone(),
             vault_id: record.id.0,
-            keys: vault::format::Keys::new(data_key.expose()),
+            keys: Keys::new(data_key.expose()),
             read_only: record.read_only,
             same_disk: self.same_disk(&record.url),
             store,
@@ -578,7 +599,7 @@ impl Vaults {
                 name: add.name.clone(),
                 vault_id: id.0,
                 store: Arc::clone(store),
-                keys: vault::format::Keys::new(opened.key.expose()),
+                keys: Keys::new(opened.key.expose()),
                 read_only: false,
                 same_disk: None,
                 data_key: opened.key.clone(),

@@ -53,6 +53,16 @@ pub enum Error {
         /// What waits.
         bytes: u64,
     },
+    /// The vault is away, and no cut can be made without it.
+    #[error(
+        "no cut can be made until {url} is back ({why}); what is written until then is in the first cut after that"
+    )]
+    NeedsVault {
+        /// The vault's store.
+        url: String,
+        /// Why it is needed.
+        why: &'static str,
+    },
     /// There is no way to the point.
     #[error("the cut {point} can't be put together: {why}")]
     NoWay {

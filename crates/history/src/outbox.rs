@@ -1,11 +1,11 @@
 //! What was cut and is not in the vault yet: in memory, and in the spool when the vault is slow or absent.
 
-use crate::error::{Error, Result, file};
+use crate::error::{Error, Result};
 use crate::journal::Journal;
+use crate::noted::{Noted, Standing};
 use crate::step::{Step, Steps};
-use crate::writer::{random_u32, salt};
+use crate::writer::{Right, random_u32, salt};
 use std::collections::VecDeque;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,7 +14,6 @@ use vault::claim::{self, Epoch};
 use vault::format::{BuiltPart, Kind, PartName};
 use vault::read::Access;
 use vault::store::{DirOptions, DirStore};
-use vault::stream::State;
 
 /// What waits in memory at most, before it goes to the spool.
 const IN_MEMORY: u64 = 32 << 20;
@@ -64,10 +63,8 @@ struct Inner {
     /// The newest point in the queue, the spool or the vault, and its time.
     newest: (u64, u64),
     newest_kind: Option<Kind>,
-    /// The newest point in the vault, and its time.
-    durable: (u64, u64),
-    /// The newest cut in the vault.
-    durable_cut: Option<(u64, u64)>,
+    /// What is in the vault.
+    durable: Standing,
     spooled: u64,
     spooled_segments: u64,
     era_begun: bool,
@@ -80,7 +77,11 @@ struct Inner {
 pub struct Outbox {
     access: Access,
     spool: Access,
+    right: Right,
+    /// Of what is made now.
     epoch: u32,
+    /// The newest point that was in the vault when this was opened.
+    floor: u64,
     home: PathBuf,
     volatile: PathBuf,
     limit: u64,
@@ -99,29 +100,31 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Outbox {
     pub(crate) fn open(
         access: Access,
-        epoch: u32,
+        right: Right,
         places: &Places<'_>,
         limit: u64,
-        state: &State,
+        standing: &Standing,
         wake: Wake,
         steps: Steps,
     ) -> Result<Self> {
         let dir = places.home.join("spool");
         let store = DirStore::open(&dir, DirOptions { create: true, ..DirOptions::default() })?;
         let spool = Access { store: Arc::new(store), ..access.clone() };
-        let newest = state.listing.segments.last().map_or((0, 0), |segment| (segment.to, segment.time));
-        let newest_kind = state.listing.segments.last().map(|segment| segment.kind);
-        let mut inner = Inner {
-            newest,
-            newest_kind,
-            durable: newest,
-            durable_cut: state.newest_cut(),
-            ..Inner::default()
+        let noted = Noted::read(places.home, access.vault);
+        let epoch = match right {
+            Right::Epoch(epoch) => epoch,
+            // It gets the epoch of whoever puts it.
+            Right::Away => noted.map_or(0, |noted| noted.epoch),
         };
+        let Standing { newest, .. } = *standing;
+        let mut inner =
+            Inner { newest, newest_kind: standing.kind(), durable: *standing, ..Inner::default() };
         let outbox = Self {
             access,
             spool,
+            right,
             epoch,
+            floor: newest.0,
             home: places.home.to_owned(),
             volatile: places.volatile.to_owned(),
             limit,
@@ -131,30 +134,35 @@ impl Outbox {
             uploading: Mutex::default(),
             steps,
         };
-        let noted = fs::read_to_string(outbox.noted()).ok().and_then(|text| text.trim().parse::<u64>().ok());
-        let newest_epoch = state.listing.segments.last().map_or(0, |segment| segment.epoch);
         let objects = outbox.spool.store.list("h/")?;
         let spooled = Listing::read(&objects);
         // What waits must go on from where the vault is, and must not be of a time that another writer has ended.
+        let is_ours = |epoch: u32| epoch.max(noted.map_or(0, |noted| noted.epoch)) >= standing.epoch;
         let mut at = newest.0;
         let mut fits = true;
         for segment in &spooled.segments {
             if segment.to <= at {
                 continue;
             }
-            fits &= segment.from <= at && segment.epoch >= newest_epoch;
+            fits &= segment.from <= at && is_ours(segment.epoch);
             at = segment.to;
             inner.newest = (segment.to, segment.time);
             inner.newest_kind = Some(segment.kind);
             inner.spooled += segment.size();
             inner.spooled_segments += 1;
         }
+        if !fits && right == Right::Away {
+            let url = outbox.access.store.url().to_owned();
+            return Err(Error::NeedsVault { url, why: "what waits for it does not go on from what it has" });
+        }
         if !fits {
-            (inner.newest, inner.newest_kind) = (newest, newest_kind);
+            (inner.newest, inner.newest_kind) = (newest, standing.kind());
             (inner.spooled, inner.spooled_segments) = (0, 0);
         }
         let useless = |name: &PartName| !fits || name.to <= newest.0;
-        for object in &objects {
+        // What the vault has is not known for certain while it is away.
+        let strays = if right == Right::Away { &[][..] } else { &objects[..] };
+        for object in strays {
             let stray = object
                 .name
                 .parse::<PartName>()
@@ -164,13 +172,27 @@ impl Outbox {
             }
         }
         // Marks were cleared for what the vault said it had.
-        inner.lost = !fits || noted.is_some_and(|noted| noted > inner.newest.0);
+        inner.lost = !fits || noted.is_some_and(|noted| noted.standing.newest.0 > inner.newest.0);
         *lock(&outbox.inner) = inner;
         Ok(outbox)
     }
 
-    fn noted(&self) -> PathBuf {
-        self.home.join("durable")
+    /// Whether it was opened without the vault: nothing can be put until it is opened anew.
+    pub fn is_away(&self) -> bool {
+        self.right == Right::Away
+    }
+
+    /// The epoch of what is made now.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The number that the next point has at least. While the vault is away, it may have one point more than was noted: one that was put
+    /// when the daemon died. Its number is left out, so that no two points have the same.
+    pub(crate) fn next(&self) -> u64 {
+        let inner = lock(&self.inner);
+        let is_unsure = self.is_away() && inner.newest.0 == self.floor;
+        inner.newest.0 + if is_unsure { 2 } else { 1 }
     }
 
     pub(crate) fn has_lost(&self) -> bool {
@@ -189,12 +211,12 @@ impl Outbox {
 
     /// The newest cut that is durable in the vault, and its time in milliseconds.
     pub fn durable_cut(&self) -> Option<(u64, u64)> {
-        lock(&self.inner).durable_cut
+        lock(&self.inner).durable.cut
     }
 
     /// The newest point that is durable in the vault.
     pub fn durable(&self) -> u64 {
-        lock(&self.inner).durable.0
+        lock(&self.inner).durable.newest.0
     }
 
     /// What waits.
@@ -246,7 +268,8 @@ impl Outbox {
         if inner.fenced {
             return Err(Error::Fenced { epoch: self.epoch });
         }
-        if can_wait || (inner.spooled_segments == 0 && inner.queued + bytes <= IN_MEMORY.min(self.limit)) {
+        let in_memory = inner.trouble.is_none() && inner.spooled_segments == 0;
+        if can_wait || (in_memory && inner.queued + bytes <= IN_MEMORY.min(self.limit)) {
             inner.queued += bytes;
             inner.queue.extend(parts);
             inner.newest = (name.to, name.time);
@@ -386,9 +409,18 @@ impl Outbox {
             (inner.spooled, inner.spooled_segments) = (0, 0);
             return Ok(false);
         };
-        for name in segment.part_names(self.access.stream) {
-            let body = self.spool.store.read(&name.to_string(), None)?;
-            self.put(&BuiltPart { name, body })?;
+        // All that is put is of one epoch: what others may still put of an older one has no place after the era.
+        if segment.epoch == self.epoch {
+            for name in segment.part_names(self.access.stream) {
+                let body = self.spool.store.read(&name.to_string(), None)?;
+                self.put(&BuiltPart { name, body })?;
+            }
+        } else {
+            self.spool.reissue(segment, self.epoch, &mut salt, &mut |part| self.put(&part))?;
+        }
+        // Noted first: what is neither there nor known to be in the vault would be missed.
+        if let Some(name) = segment.part_names(self.access.stream).last() {
+            self.now_durable(&name);
         }
         for name in segment.part_names(self.access.stream) {
             self.spool.store.delete(&name.to_string())?;
@@ -396,18 +428,15 @@ impl Outbox {
         let mut inner = lock(&self.inner);
         inner.spooled = inner.spooled.saturating_sub(segment.size());
         inner.spooled_segments = inner.spooled_segments.saturating_sub(1);
-        drop(inner);
-        if let Some(name) = segment.part_names(self.access.stream).last() {
-            self.now_durable(&name);
-        }
         Ok(true)
     }
 
     fn put(&self, part: &BuiltPart) -> Result<()> {
-        // What an older epoch of ours left in the spool goes before the era, which would make it void.
-        let begin = part.name.epoch == self.epoch && !lock(&self.inner).era_begun;
-        if begin {
-            self.access.begin_era(self.epoch, part.name.from)?;
+        if !lock(&self.inner).era_begun {
+            // So that the next daemon knows what it finds of this epoch to be ours.
+            let standing = lock(&self.inner).durable;
+            Noted { vault: self.access.vault, epoch: self.epoch, standing }.write(&self.home)?;
+            self.access.begin_era(self.epoch, part.name.from.max(self.floor))?;
             lock(&self.inner).era_begun = true;
         }
         self.access.put(std::slice::from_ref(part))?;
@@ -423,19 +452,19 @@ impl Outbox {
 
     fn now_durable(&self, name: &PartName) {
         self.steps.at(Step::UploadDurable);
-        // For the next life of the daemon only, so it need not reach the disk.
-        if let Err(error) = fs::write(self.noted(), name.to.to_string()).map_err(file("durable")) {
-            tracing::warn!(%error, "could not note what is durable");
+        let mut standing = lock(&self.inner).durable;
+        if name.to > standing.newest.0 {
+            let newest = (name.to, name.time);
+            let is_cut = name.kind == Kind::Cut;
+            let cut = if is_cut { Some(newest) } else { standing.cut };
+            standing = Standing { newest, is_cut, cut, epoch: self.epoch };
+            let noted = Noted { vault: self.access.vault, epoch: self.epoch, standing };
+            if let Err(error) = noted.write(&self.home) {
+                tracing::warn!(%error, "could not note what is durable");
+            }
         }
         self.forget_taken(name);
-        let mut inner = lock(&self.inner);
-        if name.to <= inner.durable.0 {
-            return;
-        }
-        inner.durable = (name.to, name.time);
-        if name.kind == Kind::Cut {
-            inner.durable_cut = Some((name.to, name.time));
-        }
+        lock(&self.inner).durable = standing;
     }
 
     fn forget_taken(&self, name: &PartName) {

@@ -1,8 +1,9 @@
 //! One protected volume: its next point, and the blocks that go into it.
 
 use crate::changes::{Changes, count};
-use crate::error::{Result, file};
+use crate::error::{Error, Result, file};
 use crate::journal::Journal;
+use crate::noted::{Noted, Standing};
 use crate::outbox::{Outbox, Places, Wake};
 use crate::run::{SealedBlock, seal_run};
 use crate::step::{Step, Steps};
@@ -18,7 +19,6 @@ use std::sync::Arc;
 use std::time::Instant;
 use vault::format::{BLOCK, Entry, Kind, PART_ENTRIES, PartBuilder, PartName, Salt, Sealed, Sealer};
 use vault::read::Access;
-use vault::stream::State;
 
 /// A block's size, for offsets.
 pub(crate) const SIZE: u64 = BLOCK as u64;
@@ -26,12 +26,22 @@ pub(crate) const SIZE: u64 = BLOCK as u64;
 /// What is held in memory before a partial point is made of it, in blocks: as much as a part has.
 pub const PORTION: usize = PART_ENTRIES;
 
+/// By what right a stream is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Right {
+    /// The vault is claimed, in this epoch.
+    Epoch(u32),
+    /// The vault is away. What is cut goes on from what this host knows to be there, and waits in the spool until the stream is
+    /// opened by a claim.
+    Away,
+}
+
 /// What a writer is made from.
 pub struct Parts {
     /// The stream in the vault.
     pub access: Access,
-    /// The writer's epoch.
-    pub epoch: u32,
+    /// By what right it is written.
+    pub right: Right,
     /// The daemon's own directory for this volume: the spool.
     pub home: PathBuf,
     /// A directory for what has to outlive the daemon and not the host: what was taken. Best in memory, as writers wait
@@ -80,7 +90,8 @@ pub struct Writer {
     kind: Option<Kind>,
     pub(crate) steps: Steps,
     pub(crate) must_compare: Option<&'static str>,
-    epoch: u32,
+    /// The number of the next point.
+    next: u64,
     outbox: Arc<Outbox>,
     journal: Journal,
     sealer: Sealer,
@@ -115,15 +126,22 @@ impl Writer {
     /// Opens the stream for writing. `changes` are the volume's marks, if it has any.
     ///
     /// # Errors
-    /// When the vault can't be listed, or the daemon's own files can't be used.
+    /// When the vault can't be listed, or the daemon's own files can't be used; [`Error::NeedsVault`] when it is away, and what has
+    /// changed can only be found by comparing with it. Nothing has changed then.
     pub fn open(parts: Parts, changes: Option<&dyn Changes>) -> Result<(Self, Opened)> {
-        let Parts { access, epoch, home, volatile, image, pool, spool, portion, wake, steps } = parts;
+        let Parts { access, right, home, volatile, image, pool, spool, portion, wake, steps } = parts;
         for dir in [&home, &volatile] {
             fs::create_dir_all(dir).map_err(file(format!("make {}", dir.display())))?;
         }
-        let state = access.state()?;
+        let standing = match right {
+            Right::Epoch(_) => Standing::of(&access.state()?),
+            Right::Away => {
+                let noted = Noted::read(&home, access.vault).filter(|noted| noted.standing.newest.0 > 0);
+                noted.ok_or_else(|| needs_vault(&access, "nothing is known of the last cut"))?.standing
+            }
+        };
         let places = Places { home: &home, volatile: &volatile };
-        let outbox = Outbox::open(access.clone(), epoch, &places, spool, &state, wake, steps.clone())?;
+        let outbox = Outbox::open(access.clone(), right, &places, spool, &standing, wake, steps.clone())?;
         let (newest, time) = outbox.newest();
         let reader = Reader::open(&image)?;
         let sealer = Sealer::new(&access.keys, access.stream.0, salt());
@@ -140,22 +158,23 @@ impl Writer {
             kind: outbox.newest_kind(),
             steps,
             must_compare: None,
-            epoch,
+            next: outbox.next(),
             outbox: Arc::new(outbox),
             sealer,
             pending: BTreeMap::new(),
             portion,
         };
-        writer.must_compare = writer.trust(&state, changes)?;
+        writer.must_compare = writer.trust(&standing, changes)?;
         let opened = match writer.must_compare {
             None => Opened::Trusted,
+            Some(why) if right == Right::Away => return Err(needs_vault(&writer.access, why)),
             Some(why) => Opened::Compare(why),
         };
         Ok((writer, opened))
     }
 
     /// `None`: the marks can be trusted, and what was taken before has been marked again.
-    fn trust(&self, state: &State, changes: Option<&dyn Changes>) -> Result<Option<&'static str>> {
+    fn trust(&self, standing: &Standing, changes: Option<&dyn Changes>) -> Result<Option<&'static str>> {
         let known: Option<Known> =
             fs::read(self.known()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let why = match (changes, &known) {
@@ -168,7 +187,7 @@ impl Writer {
             }
             (_, Some(known)) if known.vault != self.access.vault => Some("it went to another vault before"),
             _ if self.outbox.has_lost() => Some("the vault has lost cuts that were in it"),
-            _ if state.listing.newest() == 0 => Some("the vault has lost the history"),
+            _ if standing.newest.0 == 0 => Some("the vault has lost the history"),
             _ => None,
         };
         if why.is_some() {
@@ -248,7 +267,7 @@ impl Writer {
 
     /// Writes down that these blocks go into the next point.
     pub(crate) fn note(&mut self, ranges: &[Range<u64>]) -> Result<()> {
-        self.journal.append(self.point + 1, ranges)
+        self.journal.append(self.next, ranges)
     }
 
     /// Reads these blocks until the deadline, and hands runs of them to `each`: the number of the first, and their content. What was
@@ -328,9 +347,9 @@ impl Writer {
         let name = PartName {
             stream: self.access.stream,
             from: self.point,
-            to: self.point + 1,
+            to: self.next,
             time: time.max(self.time),
-            epoch: self.epoch,
+            epoch: self.outbox.epoch(),
             run: random_u32(),
             kind,
             part: 0,
@@ -353,13 +372,18 @@ impl Writer {
             self.pending = pending;
             return Err(error);
         }
-        self.point += 1;
+        self.point = self.next;
+        self.next += 1;
         self.time = name.time;
         self.kind = Some(kind);
         self.sealer = self.new_sealer();
         self.steps.at(Step::CutQueued);
         Ok(bytes)
     }
+}
+
+fn needs_vault(access: &Access, why: &'static str) -> Error {
+    Error::NeedsVault { url: access.store.url().to_owned(), why }
 }
 
 /// [`Reader::read_many`], in blocks.

@@ -4,7 +4,7 @@
 
 use everhold_history::restore::{Progress, chain_to, write_difference, write_point};
 use everhold_history::{
-    Bounds, Changes, Error, Freezer, Frozen, Live, Opened, Parts, Steps, Terms, Wake, Writer, cut,
+    Bounds, Changes, Error, Freezer, Frozen, Live, Opened, Parts, Right, Steps, Terms, Wake, Writer, cut,
     difference, upkeep,
 };
 use jiff::Timestamp;
@@ -23,7 +23,7 @@ use vault::claim::{Epoch, Writer as Claimant, claim};
 use vault::format::{BLOCK, Keys, StreamId};
 use vault::plan::Rules;
 use vault::read::Access;
-use vault::store::{MemoryStore, Op};
+use vault::store::{AbsentStore, MemoryStore, Op, Store};
 
 const BLOCKS: u64 = 256;
 
@@ -143,10 +143,13 @@ impl World {
         self.dir.path().join("home")
     }
 
-    /// A daemon starts, if the vault lets it.
+    /// A daemon starts, or finds that the vault is back.
     fn start(&mut self) -> bool {
-        if self.writer.is_some() {
-            return true;
+        if let Some(writer) = &self.writer {
+            if !writer.outbox().is_away() || self.access().state().is_err() {
+                return true;
+            }
+            writer.outbox().spill().unwrap();
         }
         let me = Claimant {
             node: "00112233445566778899aabbccddeeff".into(),
@@ -155,11 +158,20 @@ impl World {
             since: Timestamp::from_millisecond(self.now as i64).unwrap(),
             version: "test".into(),
         };
-        let Ok(Epoch(epoch)) = claim(&self.store, &me, false) else { return false };
-        self.epoch = epoch;
+        let right = match claim(&self.store, &me, false) {
+            Ok(Epoch(epoch)) => {
+                self.epoch = epoch;
+                Right::Epoch(epoch)
+            }
+            Err(_) => Right::Away,
+        };
+        let mut access = self.access();
+        if right == Right::Away {
+            access.store = Arc::new(AbsentStore::new("memory:", "it is away"));
+        }
         let parts = Parts {
-            access: self.access(),
-            epoch,
+            access,
+            right,
             home: self.home(),
             volatile: self.dir.path().join("volatile"),
             image: self.dir.path().join("image"),
@@ -177,6 +189,10 @@ impl World {
                 }
                 self.writer = Some(writer);
                 true
+            }
+            Err(Error::NeedsVault { why, .. }) => {
+                assert_eq!(right, Right::Away, "{why}");
+                false
             }
             Err(_) => false,
         }
@@ -315,6 +331,53 @@ impl World {
             assert!(state.newest() >= *point, "the newest durable cut {point} is gone");
         }
     }
+}
+
+/// The object of a cut is on its way when the daemon dies, and arrives when the next one has gone on without the vault.
+#[test]
+fn what_arrives_late_takes_no_place() {
+    let mut world = World::new();
+    world.write(0, 40);
+    world.cut();
+    world.upload();
+    world.write(10, 4);
+    world.cut();
+    let before = world.store.list("h/").unwrap();
+    world.upload();
+    let put = world.store.list("h/").unwrap();
+    let late: Vec<_> = put.iter().filter(|object| !before.contains(object)).collect();
+    assert_eq!(late.len(), 1, "{late:?}");
+    let body = world.store.read(&late[0].name, None).unwrap();
+    world.store.delete(&late[0].name).unwrap();
+    // Nor was it noted.
+    let (point, _) = world.writer.as_ref().unwrap().newest();
+    world.writer = None;
+    let durable = world.home().join("durable");
+    let noted = std::fs::read_to_string(&durable).unwrap();
+    let noted = noted.replace(&format!("[{point},"), &format!("[{},", point - 1));
+    std::fs::write(&durable, noted).unwrap();
+    world.acknowledged = None;
+    world.marks.mark(std::slice::from_ref(&(10..14)));
+
+    world.store.set_absent(true);
+    world.write(12, 4);
+    world.cut();
+    let writer = world.writer.as_ref().expect("it goes on");
+    assert!(writer.outbox().is_away() && writer.newest().0 > point, "{:?}", writer.newest());
+    world.write(30, 1);
+    world.cut();
+    world.store.set_absent(false);
+    assert!(world.start());
+    world.upload();
+    world.check_all();
+    let newest = world.access().state().unwrap().newest();
+    world.store.create(&late[0].name, body).unwrap();
+    world.check_all();
+    let state = world.access().state().unwrap();
+    assert!(state.newest() == newest && state.listing.strays.iter().any(|name| name.to == point));
+    assert!(
+        world.acknowledged.as_ref().is_some_and(|(cut, content)| *cut == newest && *content == world.content)
+    );
 }
 
 #[derive(Debug, Clone)]

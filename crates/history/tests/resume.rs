@@ -3,7 +3,7 @@
 
 use everhold_history::restore::{Note, Progress, Restore, chain_to, most_in_flight};
 use everhold_history::{
-    Bounds, Error, Freezer, Frozen, Live, PORTION, Parts, Step, Steps, Wake, Writer, cut,
+    Bounds, Error, Freezer, Frozen, Live, PORTION, Parts, Right, Step, Steps, Wake, Writer, cut,
 };
 use jiff::Timestamp;
 use linux::direct::Pool;
@@ -68,7 +68,7 @@ fn vault_with(dir: &Path, contents: &[Vec<u8>]) -> (Access, Vec<u64>) {
         image.sync_all().unwrap();
         let parts = Parts {
             access: access.clone(),
-            epoch,
+            right: Right::Epoch(epoch),
             home: dir.join(format!("home{at}")),
             volatile: dir.join("volatile"),
             image: dir.join("source"),

@@ -162,13 +162,24 @@ impl Access {
         let (Some(first), Some(last)) = (chain.first(), chain.last()) else {
             return Err(StoreError::Refused { store: String::new(), why: "nothing to merge".into() }.into());
         };
-        let mut merged = Segment { from: first.from, run, parts: Vec::new(), ..(*last).clone() };
-        let end = last.part_names(self.stream).zip(&last.parts).last();
+        let merged = Segment { from: first.from, run, parts: Vec::new(), ..(*last).clone() };
+        self.merge_as(chain, merged, salts, put)
+    }
+
+    /// Merges a chain into the segment that is named so; it gets its parts.
+    fn merge_as<E: From<ReadError>>(
+        &self,
+        chain: &[&Segment],
+        mut merged: Segment,
+        salts: &mut dyn FnMut() -> Salt,
+        put: &mut dyn FnMut(BuiltPart) -> Result<(), E>,
+    ) -> Result<Segment, E> {
+        let end = chain.last().and_then(|last| last.part_names(self.stream).zip(&last.parts).last());
         let volume_size = match end {
             Some((name, size)) => self.table(name, *size)?.0.trailer.volume_size,
             None => 0,
         };
-        let Segment { from, to, time, epoch, kind, .. } = merged;
+        let Segment { from, to, time, epoch, run, kind, .. } = merged;
         let stream = self.stream;
         let name = |part: usize, last| PartName {
             stream,
@@ -181,7 +192,7 @@ impl Access {
             part: part as u32,
             last,
         };
-        let is_base = first.from == 0;
+        let is_base = from == 0;
         let mut building = PartBuilder::new();
         let mut batch = Vec::new();
         let mut blocks = Merged::new(self, chain).peekable();
@@ -194,7 +205,7 @@ impl Access {
             if batch.len() < BATCH && blocks.peek().is_some() {
                 continue;
             }
-            fetch::<ReadError>(self, &batch, |located, bytes| {
+            fetch::<E>(self, &batch, |located, bytes| {
                 if building.is_full() || building.len() > PART_BYTES {
                     let built = std::mem::take(&mut building).build(
                         &self.keys,
@@ -216,6 +227,22 @@ impl Access {
         merged.parts.push(built.body.len() as u64);
         put(built)?;
         Ok(merged)
+    }
+
+    /// The same segment as if it had been made in this epoch: its parts are handed over in order, block by block as they are
+    /// sealed, and have the same names each time.
+    ///
+    /// # Errors
+    /// When something can't be read, or `put` fails.
+    pub fn reissue<E: From<ReadError>>(
+        &self,
+        segment: &Segment,
+        epoch: u32,
+        salts: &mut dyn FnMut() -> Salt,
+        put: &mut dyn FnMut(BuiltPart) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let target = Segment { epoch, parts: Vec::new(), ..segment.clone() };
+        self.merge_as(&[segment], target, salts, put).map(drop)
     }
 
     /// Names what is to be deleted, in an object whose name is returned; it does not count any more from now on.

@@ -8,7 +8,7 @@ use crate::claims::Claim;
 use crate::engine::{Engine, lock};
 use crate::hold::CutFreeze;
 use crate::{Error, Result};
-use history::{Bounds, Changes, Cut, Frozen, Live, Opened, Outbox, Parts, Step, Steps, Wake, Writer};
+use history::{Bounds, Changes, Cut, Frozen, Live, Opened, Outbox, Parts, Right, Step, Steps, Wake, Writer};
 use jiff::Timestamp;
 use model::{DriverSpec, FsKind, Protection, Volume, VolumeId};
 use std::collections::HashMap;
@@ -55,6 +55,8 @@ pub(crate) struct Protected {
 #[derive(Default, Clone)]
 pub(crate) struct Said {
     pub(crate) trouble: Option<String>,
+    /// What was last told in the log, and when.
+    warned: Option<(String, Instant)>,
     pub(crate) behind_since: Option<Timestamp>,
     pub(crate) last: Option<Cut>,
     /// What the last verification found; outside: whether that was looked up.
@@ -165,7 +167,32 @@ impl Engine {
         })
     }
 
+    /// The same as far as this host knows it by itself, for when the vault is away.
+    fn access_away(&self, id: VolumeId, vault: &model::VaultName) -> Result<Access> {
+        let (store, keys, vault) = self.vaults.away(vault)?;
+        let stream = StreamId(keys.name(id.as_bytes()));
+        Ok(Access { store, keys, vault: vault.0, stream })
+    }
+
+    /// Opens the stream of a volume for writing. While the vault is away, cuts go on without it where they can.
     fn open_writer(
+        &self,
+        volume: &Volume,
+        protection: &Protection,
+        marks: Option<&dyn Changes>,
+    ) -> Result<Writer> {
+        match self.open_claimed(volume, protection, marks) {
+            Err(error) if is_away(&error) => {
+                let access = self.access_away(volume.id, &protection.vault)?;
+                let writer = self.open_writer_by(volume, access, Right::Away, marks)?;
+                tracing::info!(volume = %volume.name, %error, "its cuts wait in the spool for the vault");
+                Ok(writer)
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_claimed(
         &self,
         volume: &Volume,
         protection: &Protection,
@@ -176,9 +203,22 @@ impl Engine {
         // Who was replaced would put one more segment each time before it finds out.
         vault.confirm(epoch)?;
         let access = self.access(volume.id, &protection.vault)?;
+        let writer = self.open_writer_by(volume, access, Right::Epoch(epoch.0), marks)?;
+        // So that a host that has only the vault knows what the history is of.
+        writer.access().describe(volume, history::salt())?;
+        Ok(writer)
+    }
+
+    fn open_writer_by(
+        &self,
+        volume: &Volume,
+        access: Access,
+        right: Right,
+        marks: Option<&dyn Changes>,
+    ) -> Result<Writer> {
         let parts = Parts {
             access,
-            epoch: epoch.0,
+            right,
             home: self.settings.history(volume.id),
             volatile: self.histories.settings.volatile.join(volume.id.to_string()),
             image: self.image_file(volume)?,
@@ -192,8 +232,6 @@ impl Engine {
         if let Opened::Compare(why) = opened {
             tracing::info!(volume = %volume.name, why, "its next cut finds changes by comparing");
         }
-        // So that a host that has only the vault knows what the history is of.
-        writer.access().describe(volume, history::salt())?;
         Ok(writer)
     }
 
@@ -223,6 +261,9 @@ impl Engine {
         if in_use.is_some() {
             state.compared_at_rest.store(false, Ordering::Relaxed);
         }
+        if self.could_return(volume, state) {
+            return true;
+        }
         let Some(marks) = self.histories.tracking.marks(volume.id) else {
             // Nobody can change what is at rest without its being attached.
             return match in_use {
@@ -246,6 +287,12 @@ impl Engine {
         // Nothing has reached the device. Something may be in memory only; it is written out for the cut.
         let Some(used) = in_use else { return false };
         self.histories.tracking.may_be_dirty(used.device)
+    }
+
+    /// Whether its cuts wait for a vault that is back.
+    fn could_return(&self, volume: &Volume, state: &Protected) -> bool {
+        let is_away = lock(&state.outbox).as_ref().is_some_and(|outbox| outbox.is_away());
+        is_away && volume.spec.protection.as_ref().is_some_and(|p| self.vaults.is_there(&p.vault))
     }
 
     /// Comparing reads everything, so it is done seldom.
@@ -316,11 +363,24 @@ impl Engine {
         for ((at, writer), (volume, protection)) in writers.iter_mut().zip(members) {
             // Also when they went on to another vault, or another epoch.
             let stale = writer.as_ref().is_some_and(|writer| writer.outbox().is_fenced());
-            if writer.is_none() || stale {
-                let changes = marks[*at].as_ref().map(|marks| marks as &dyn Changes);
-                let opened = self.open_writer(volume, protection, changes)?;
+            let changes = marks[*at].as_ref().map(|marks| marks as &dyn Changes);
+            let opened = match writer.as_ref() {
+                Some(away) if !stale && self.could_return(volume, &states[*at]) => {
+                    // Where who opens it finds it.
+                    away.outbox().spill()?;
+                    match self.open_claimed(volume, protection, changes) {
+                        // It has gone again.
+                        Err(error) if is_away(&error) => None,
+                        opened => Some(opened?),
+                    }
+                }
+                Some(_) if !stale => None,
+                _ => Some(self.open_writer(volume, protection, changes)?),
+            };
+            if let Some(opened) = opened {
                 *lock(&states[*at].outbox) = Some(Arc::clone(opened.outbox()));
                 **writer = Some(opened);
+                states[*at].upload_soon();
             }
         }
         let frees: Vec<_> = members
@@ -369,6 +429,9 @@ impl Engine {
     pub(crate) fn upkeep(&self, volume: &Volume, protection: &Protection) -> Result<()> {
         let state = self.histories.of(volume.id);
         let Some(outbox) = lock(&state.outbox).clone() else { return Ok(()) };
+        if outbox.is_away() {
+            return Ok(());
+        }
         let durable = outbox.durable();
         {
             let mut at = lock(&state.upkeep_at);
@@ -400,6 +463,19 @@ impl Engine {
         state.upkeep_point.store(durable, Ordering::Relaxed);
         tracing::debug!(volume = %volume.name, ?done, "upkeep");
         Ok(())
+    }
+}
+
+/// Whether this is all that is wrong: the vault can't be reached.
+fn is_away(error: &Error) -> bool {
+    use vault::StoreError;
+    use vault::read::ReadError;
+    match error {
+        Error::Vault(error) => error.is_away(),
+        Error::History(history::Error::Vault(ReadError::Store(error))) => {
+            matches!(error, StoreError::Failed { .. } | StoreError::Refused { .. })
+        }
+        _ => false,
     }
 }
 
@@ -458,10 +534,22 @@ pub(crate) fn steps(faults: crate::Faults) -> Steps {
     Steps::new(move |step: Step| faults.at(crate::Fault::History(step)))
 }
 
+/// What keeps a volume from being cut is told again after this.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// How long an upload that failed waits before it is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 impl Protected {
+    /// Whether the log should have it that there was no cut: once, and then from time to time.
+    pub(crate) fn is_news(&self, why: &str) -> bool {
+        let mut said = lock(&self.said);
+        let known = said.warned.as_ref().is_some_and(|(last, at)| last == why && at.elapsed() < SAY_AGAIN);
+        if !known {
+            said.warned = Some((why.to_owned(), Instant::now()));
+        }
+        !known
+    }
+
     /// Whether its last cut failed.
     pub(crate) fn is_in_trouble(&self) -> bool {
         lock(&self.said).trouble.is_some()

@@ -144,7 +144,10 @@ impl Engine {
             Work::Cut(members) => {
                 let done = self.cut_now(&members);
                 let states: Vec<_> = members.iter().map(|(volume, _)| self.histories.of(volume.id)).collect();
-                if let Err(error) = &done {
+                let is_news = |why: String| states.iter().any(|state| state.is_news(&why));
+                if let Err(error) = &done
+                    && is_news(error.to_string())
+                {
                     let names: Vec<_> = members.iter().map(|(volume, _)| volume.name.to_string()).collect();
                     tracing::warn!(volumes = names.join(", "), %error, "no cut");
                 }

@@ -144,6 +144,12 @@ impl VaultError {
         }
     }
 
+    /// Whether the vault can't be reached now, as far as that is known, and nothing else keeps this host from writing to it.
+    pub(crate) fn is_away(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Format(FormatError::NoVault { .. }))
+            || self.store().is_some()
+    }
+
     /// The store's own error, if that is what it is.
     pub(super) fn store(&self) -> Option<&StoreError> {
         match self {

@@ -151,6 +151,88 @@ fn a_full_spool_makes_a_history_coarser_and_loses_nothing() {
     sandbox.ok(&["volume", "unmount", "data", "--id", "test"]);
 }
 
+/// Daemons come and go while the vault is away: each goes on from what waits.
+fn cuts_go_on_without(mut sandbox: Sandbox, place: &[&str], set_away: &dyn Fn(bool)) {
+    sandbox.configure("[history]\nprotect = \"off\"\n").start();
+    sandbox.ok(&[&["vault", "add", "far"], place].concat());
+    create(&sandbox, "data", &["size=64MiB", "protect=200ms", "keep=1s:1h", "vault=far"]);
+    let path = mounted(&sandbox, "data");
+    overwrite(&path.join("file"), &noise(0, 1 << 20));
+    wait_for_cut_of(&sandbox, "data", &path);
+    let before = cuts(&sandbox, "data");
+
+    set_away(true);
+    let mut moments = Vec::new();
+    for n in 1..=4 {
+        // By accident and in order, in turn; the first does not know yet that the vault is away.
+        if n % 2 == 1 {
+            sandbox.kill()
+        } else {
+            sandbox.stop()
+        };
+        overwrite(&path.join("file"), &noise(10 * n, 1 << 20));
+        sandbox.start();
+        let waiting = || protection(&sandbox, "data")["waiting"].as_u64().expect("a number");
+        until("what no daemon saw is cut", Duration::from_secs(60), || waiting() >= 2 * n - 1);
+        overwrite(&path.join("file"), &noise(10 * n + 1, 1 << 20));
+        until("it is cut", Duration::from_secs(30), || waiting() >= 2 * n);
+        moments.push((now(), 10 * n + 1));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let told = protection(&sandbox, "data");
+    assert!(told["trouble"].as_str().is_some_and(|why| why.ends_with("the vault far is away")), "{told}");
+
+    set_away(false);
+    until("the vault is found", Duration::from_secs(90), || {
+        sandbox.run(&["vault", "check", "far"]).status.success()
+    });
+    // Without anything new to be cut.
+    until("what waits is put", Duration::from_secs(90), || protection(&sandbox, "data")["waiting"] == 0);
+    assert_eq!(
+        sandbox.log().matches("finds changes by comparing").count(),
+        1,
+        "the first cut: {}",
+        sandbox.log()
+    );
+    assert_whole(&sandbox, "data");
+    let there = cuts(&sandbox, "data");
+    assert!(before.iter().all(|cut| there.contains(cut)), "{before:?} {there:?}");
+    assert!(there.len() >= before.len() + 8, "each cut is there: {before:?} {there:?}");
+    let history = sandbox.json(&["history", "data"]);
+    assert_eq!(history["gaps"], serde_json::json!([]), "{history}");
+    overwrite(&path.join("file"), &noise(99, 1 << 20));
+    wait_for_cut_of(&sandbox, "data", &path);
+    moments.push((now(), 99));
+    for (at, n) in moments {
+        let copy = format!("copy-{n}");
+        sandbox.ok(&["restore", "data", "--at", &at.to_string(), "--as", &copy]);
+        let path = mounted(&sandbox, &copy);
+        assert!(std::fs::read(path.join("file")).expect("read") == noise(n, 1 << 20), "{n} at {at}");
+        sandbox.ok(&["volume", "unmount", &copy, "--id", "test"]);
+    }
+    sandbox.ok(&["volume", "unmount", "data", "--id", "test"]);
+}
+
+#[test]
+fn cuts_go_on_without_the_directory() {
+    let sandbox = sandbox();
+    let (vault, hidden) = (sandbox.dir().join("far"), sandbox.dir().join("hidden"));
+    let url = format!("file://{}", vault.display());
+    let set_away = move |away: bool| {
+        let (from, to) = if away { (&vault, &hidden) } else { (&hidden, &vault) };
+        std::fs::rename(from, to).expect("rename");
+    };
+    cuts_go_on_without(sandbox, &[&url], &set_away);
+}
+
+#[test]
+fn cuts_go_on_without_the_bucket() {
+    let server = S3Server::start();
+    let endpoint = server.endpoint();
+    let place = ["s3://vaults/history", "--endpoint", &endpoint];
+    cuts_go_on_without(with_vault_keys(&server), &place, &|away| server.set_off(away));
+}
+
 /// The segments' parts that were put in this epoch, of all streams.
 fn put_in_epoch(vault: &Path, epoch: u32) -> Vec<String> {
     let streams = std::fs::read_dir(vault.join("h")).expect("streams").flatten();
@@ -193,6 +275,7 @@ fn only_one_writes(mut one: Sandbox, mut two: Sandbox, place: &[&str], kept_at: 
         protection(&one, "data")["trouble"].as_str().is_some_and(|why| why.contains("took the vault over"))
     });
     let durable = protection(&one, "data")["newest_cut"].clone();
+    let all = cuts(&one, "data");
     let put = put_in_epoch(kept_at, 1);
     // It has turns enough to do harm while the second goes on.
     wait_for_cut(&two, "data");
@@ -200,6 +283,7 @@ fn only_one_writes(mut one: Sandbox, mut two: Sandbox, place: &[&str], kept_at: 
     let told = protection(&one, "data");
     assert!(told["newest_cut"] == durable && told["trouble"].is_string(), "{told}");
     assert_eq!(put_in_epoch(kept_at, 1), put, "it puts nothing more");
+    assert_eq!(cuts(&one, "data"), all, "and what it has cut is there as it was");
     let last_of_two = other.stop();
     wait_for_cut_of(&two, "data", &theirs);
     assert_whole(&two, "data");

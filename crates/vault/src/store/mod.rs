@@ -2,11 +2,13 @@
 //!
 //! A store knows nothing of what is in the objects. Its calls block: they are made from threads that have nothing else to do.
 
+mod absent;
 mod aws_files;
 mod dir;
 mod memory;
 mod s3;
 
+pub use absent::AbsentStore;
 pub use aws_files::{Credentials, Environment};
 pub use dir::{DirOptions, DirStore, Reserve};
 pub use memory::{Call, Fault, MemoryStore, Op};
