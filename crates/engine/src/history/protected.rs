@@ -425,24 +425,30 @@ impl Engine {
         }
     }
 
+    /// Whether it is time for the upkeep of a history; cheap.
+    pub(crate) fn is_upkeep_due(&self, volume: &Volume) -> bool {
+        self.durable_if_due(&self.histories.of(volume.id)).is_some()
+    }
+
+    /// The newest durable point, if it is time for upkeep: now and then, and seldom where nothing new has come.
+    fn durable_if_due(&self, state: &Protected) -> Option<u64> {
+        let every = self.histories.settings.upkeep_every;
+        let waited = lock(&state.upkeep_at).map(|at| at.elapsed());
+        if waited.is_some_and(|waited| waited < every) {
+            return None;
+        }
+        let outbox = lock(&state.outbox).clone().filter(|outbox| !outbox.is_away())?;
+        let durable = outbox.durable();
+        let is_idle = state.upkeep_point.load(Ordering::Relaxed) == durable
+            && waited.is_some_and(|waited| waited < 20 * every);
+        (!is_idle).then_some(durable)
+    }
+
     /// Merges, condemns and deletes in the history of a volume, if it is time for that.
     pub(crate) fn upkeep(&self, volume: &Volume, protection: &Protection) -> Result<()> {
         let state = self.histories.of(volume.id);
-        let Some(outbox) = lock(&state.outbox).clone() else { return Ok(()) };
-        if outbox.is_away() {
-            return Ok(());
-        }
-        let durable = outbox.durable();
-        {
-            let mut at = lock(&state.upkeep_at);
-            let due = at.is_none_or(|at| at.elapsed() >= self.histories.settings.upkeep_every);
-            let idle = state.upkeep_point.load(Ordering::Relaxed) == durable
-                && at.is_some_and(|at| at.elapsed() < 20 * self.histories.settings.upkeep_every);
-            if !due || idle {
-                return Ok(());
-            }
-            *at = Some(Instant::now());
-        }
+        let Some(durable) = self.durable_if_due(&state) else { return Ok(()) };
+        *lock(&state.upkeep_at) = Some(Instant::now());
         let access = self.access(volume.id, &protection.vault)?;
         let vault = self.vaults.open(&protection.vault)?;
         let epoch = vault.writable()?;

@@ -13,6 +13,9 @@ const CUTTERS: usize = 3;
 const LOOK: Duration = Duration::from_millis(500);
 /// A cut that failed is tried again after this, if the next one is not due before.
 const AGAIN: Duration = Duration::from_secs(5);
+/// Cuts are due on beats of this, as far as their interval is a good deal longer: many volumes are looked at in one go then, rather
+/// than each at a time of its own.
+const BEAT: Duration = Duration::from_millis(100);
 /// And at most.
 const BREATH: Duration = Duration::from_millis(10);
 
@@ -48,7 +51,8 @@ impl Schedule {
         let decide = {
             let engine = Arc::clone(engine);
             move || {
-                let mut decider = Decider { engine, cuts, upkeep, due: HashMap::new() };
+                let mut decider =
+                    Decider { engine, cuts, upkeep, begun: Instant::now(), due: HashMap::new() };
                 while stopped.recv_timeout(decider.look()) == Err(RecvTimeoutError::Timeout) {}
             }
         };
@@ -80,6 +84,8 @@ struct Decider {
     engine: Arc<Engine>,
     cuts: Sender<Work>,
     upkeep: Sender<Work>,
+    /// Beats are counted from here.
+    begun: Instant,
     /// When it is due, and when it was last handed out.
     due: HashMap<VolumeId, (Instant, Instant)>,
 }
@@ -110,9 +116,11 @@ impl Decider {
                 due = due.min(tried + AGAIN);
             }
             if due <= now {
-                self.due.insert(first.id, ((due + interval).max(now + interval / 2), now));
+                self.due.insert(first.id, (self.due_after(due, now, interval), now));
                 self.hand_out(&members);
-                for (volume, protection) in &members {
+                for (volume, protection) in
+                    members.iter().filter(|(volume, _)| self.engine.is_upkeep_due(volume))
+                {
                     let work = Work::Upkeep(Arc::clone(volume), protection.clone());
                     self.upkeep.send(work).unwrap_or_default();
                 }
@@ -120,6 +128,15 @@ impl Decider {
             next = next.min(self.due.get(&first.id).map_or(next, |(due, _)| *due));
         }
         next.saturating_duration_since(Instant::now()).max(BREATH)
+    }
+
+    fn due_after(&self, due: Instant, now: Instant, interval: Duration) -> Instant {
+        let next = (due + interval).max(now + interval / 2);
+        if interval < 5 * BEAT {
+            return next;
+        }
+        let beats = next.saturating_duration_since(self.begun).as_millis().div_ceil(BEAT.as_millis());
+        self.begun + BEAT * u32::try_from(beats).unwrap_or(u32::MAX)
     }
 
     fn hand_out(&self, members: &Members) {
