@@ -38,6 +38,7 @@ fn failed(what: &str, error: &dyn std::fmt::Display, next: &str) -> Problem {
 /// What kept it from starting.
 pub fn run(config: Config) -> Result<ExitCode, Problem> {
     let begin = Instant::now();
+    linux::memory::keep_small();
     start_logs(&config)?;
     let runtime = runtime()?;
     let up = start(&config, &runtime);

@@ -261,3 +261,13 @@ pub(crate) fn malloc_trim() {
     // SAFETY: it takes no pointer, and may be called at any time by any thread.
     unsafe { libc::malloc_trim(0) };
 }
+
+/// `mallopt(3)`: how many arenas there are at most, and from which size on a piece is a mapping of its own.
+#[cfg(target_env = "gnu")]
+pub(crate) fn mallopt(arenas: i32, mapped_from: i32) {
+    // SAFETY: both are plain numbers; what malloc makes of them counts from its next call on.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, arenas);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, mapped_from);
+    }
+}
