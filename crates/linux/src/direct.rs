@@ -1,7 +1,11 @@
-//! Reading many ranges of one file around the page cache (`O_DIRECT`), many requests at a time.
+//! Reading many ranges of one file around the page cache (`O_DIRECT`), many requests at a time; and large pieces of any file.
 //!
 //! Where the file system has no direct I/O, or wants it aligned to more than 4 KiB, the page cache is used. This knows nothing of
 //! what is read.
+
+mod file;
+
+pub use file::{Sink, read_range};
 
 use crate::{KernelError, Result};
 use rustix::fs::{CWD, Mode, OFlags, SeekFrom};
@@ -47,6 +51,12 @@ impl std::ops::Deref for Buffer {
 
     fn deref(&self) -> &[u8] {
         &self.memory[self.start..self.start + self.len]
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        self
     }
 }
 

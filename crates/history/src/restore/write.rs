@@ -4,9 +4,9 @@ use super::{Progress, Restore};
 use crate::error::{Error, Result, file};
 use crate::step::Step;
 use crate::writer::SIZE;
+use linux::direct::Sink;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -117,6 +117,9 @@ impl Restore<'_> {
                 let next = blocks.next();
                 match next {
                     Some(Ok(located)) => {
+                        if batch.last_mut().is_some_and(|last| grow(last, &located)) {
+                            continue;
+                        }
                         let now = flying.fetch_add(1, Ordering::Relaxed) + 1;
                         progress.in_flight.fetch_max(now, Ordering::Relaxed);
                         batch.push(located);
@@ -173,10 +176,24 @@ impl Restore<'_> {
     }
 }
 
+/// Takes a run of zeros into the one before it: to punch a hole costs as much for one block as for many.
+fn grow(last: &mut Located, next: &Located) -> bool {
+    let (end, begin) = (last.entry.end(), next.entry.block);
+    match (&mut last.entry.content, next.entry.content) {
+        (Content::Zeros { count }, Content::Zeros { count: more }) if end == begin => {
+            let grown = count.checked_add(more);
+            *count = grown.unwrap_or(*count);
+            grown.is_some()
+        }
+        _ => false,
+    }
+}
+
 /// What one worker uses for all its batches.
 struct Worker<'a> {
     access: &'a Access,
     into: &'a File,
+    sink: Sink<'a>,
     progress: &'a Progress,
     unsealer: Unsealer,
     run: Run,
@@ -190,9 +207,9 @@ struct Run {
 }
 
 impl Run {
-    fn write(&mut self, into: &File, progress: &Progress) -> Result<()> {
+    fn write(&mut self, sink: &mut Sink<'_>, progress: &Progress) -> Result<()> {
         if !self.bytes.is_empty() {
-            into.write_all_at(&self.bytes, self.at).map_err(file("write the image"))?;
+            sink.write_all_at(&self.bytes, self.at).map_err(file("write the image"))?;
             progress.written.fetch_add(self.bytes.len() as u64, Ordering::Relaxed);
             self.bytes.clear();
         }
@@ -200,9 +217,15 @@ impl Run {
     }
 
     /// The block at `at`; what it does not follow is written first.
-    fn add(&mut self, at: u64, content: &[u8; BLOCK], into: &File, progress: &Progress) -> Result<()> {
+    fn add(
+        &mut self,
+        at: u64,
+        content: &[u8; BLOCK],
+        sink: &mut Sink<'_>,
+        progress: &Progress,
+    ) -> Result<()> {
         if self.at + self.bytes.len() as u64 != at || self.bytes.len() >= RUN {
-            self.write(into, progress)?;
+            self.write(sink, progress)?;
             self.at = at;
         }
         self.bytes.extend_from_slice(content);
@@ -213,11 +236,12 @@ impl Run {
 impl<'a> Worker<'a> {
     fn new(access: &'a Access, into: &'a File, progress: &'a Progress) -> Self {
         let run = Run { at: 0, bytes: Vec::with_capacity(RUN) };
-        Self { access, into, progress, unsealer: access.unsealer(), run, content: [0; BLOCK] }
+        let sink = Sink::new(into);
+        Self { access, into, sink, progress, unsealer: access.unsealer(), run, content: [0; BLOCK] }
     }
 
     fn write(&mut self, batch: &[Located]) -> Result<()> {
-        let Self { access, into, progress, unsealer, run, content } = self;
+        let Self { access, into, sink, progress, unsealer, run, content } = self;
         let len = into.metadata().map_err(file("stat of the image"))?.len();
         let mut each = |located: &Located, sealed: &[u8]| -> Result<()> {
             let at = located.entry.block * SIZE;
@@ -230,11 +254,11 @@ impl<'a> Worker<'a> {
                 };
             }
             unseal(unsealer, located, sealed, content)?;
-            run.add(at, content, into, progress)
+            run.add(at, content, sink, progress)
         };
         fetch::<Failed>(access, batch, |located, sealed| each(located, sealed).map_err(Failed))
             .map_err(|failed| failed.0)?;
-        run.write(into, progress)
+        run.write(sink, progress)
     }
 }
 

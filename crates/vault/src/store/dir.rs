@@ -10,14 +10,14 @@ use super::{
     check_range, probe_conditional, unique,
 };
 use bytes::Bytes;
+use linux::direct::{Sink, read_range};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::Write;
 use std::ops::{ControlFlow, Range};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -291,8 +291,8 @@ impl DirStore {
         if let Err(error) = rustix::fs::flock(&file, FlockOperation::LockExclusive) {
             tracing::debug!(store = self.url, %error, "can't lock a temporary file");
         }
-        let mut file = File::from(file);
-        let written = file.write_all(body).and_then(|()| file.sync_all());
+        let file = File::from(file);
+        let written = Sink::new(&file).write_all_at(body, 0).and_then(|()| file.sync_all());
         if let Err(e) = written {
             self.remove_temporary(dir, &temporary);
             return Err(match e.raw_os_error() {
@@ -450,9 +450,9 @@ impl Store for DirStore {
         let (file, size) = self.open_object("read", name)?;
         let range = range.unwrap_or(0..size);
         check_range(&self.url, name, &range, size)?;
-        let mut body = vec![0; (range.end - range.start) as usize];
-        file.read_exact_at(&mut body, range.start).map_err(|e| self.failed("read", name, e.to_string()))?;
-        Ok(body.into())
+        let (buffer, within) =
+            read_range(&file, range).map_err(|e| self.failed("read", name, e.to_string()))?;
+        Ok(Bytes::from_owner(buffer).slice(within))
     }
 
     fn size(&self, name: &str) -> StoreResult<Option<u64>> {
