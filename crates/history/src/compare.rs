@@ -60,7 +60,7 @@ impl Writer {
                 let mut memory = comparing.memory();
                 memory.clear();
                 memory.extend_from_slice(content);
-                let found = comparing.compare(Run { first, content: memory, expected: was });
+                let found = comparing.compare(Run { first, content: memory, expected: Some(was) });
                 differing += self.hold_differing(found, size)? + self.hold_gone(&gone, size)?;
                 Ok(())
             })?;

@@ -269,7 +269,9 @@ impl Outbox {
             return Err(Error::Fenced { epoch: self.epoch });
         }
         let in_memory = inner.trouble.is_none() && inner.spooled_segments == 0;
-        if can_wait || (in_memory && inner.queued + bytes <= IN_MEMORY.min(self.limit)) {
+        // One alone may be larger: it is in memory as it is.
+        let most = if inner.queued == 0 { 2 * IN_MEMORY } else { IN_MEMORY };
+        if can_wait || (in_memory && inner.queued + bytes <= most.min(self.limit)) {
             inner.queued += bytes;
             inner.queue.extend(parts);
             inner.newest = (name.to, name.time);

@@ -1,4 +1,4 @@
-//! Runs of neighbouring blocks: sealing them, and finding those that differ from what a point has.
+//! Runs of neighbouring blocks: sealing them, also with several threads, and finding those that differ from what a point has.
 
 use crate::error::Result;
 use bytes::Bytes;
@@ -44,13 +44,14 @@ pub(crate) struct Run {
     pub(crate) first: u64,
     /// What the image has.
     pub(crate) content: Vec<u8>,
-    /// What the point has, for each block.
-    pub(crate) expected: Vec<Option<Located>>,
+    /// What the point has, for each block. `None`: that does not matter, all of it is sealed.
+    pub(crate) expected: Option<Vec<Option<Located>>>,
 }
 
 impl Run {
-    /// Seals the blocks that are not as expected.
+    /// Seals the blocks that are not as expected, or all.
     fn differing(&self, keys: &Keys, sealer: &mut Sealer) -> Vec<SealedBlock> {
+        let Some(expected) = &self.expected else { return seal_run(sealer, self.first, &self.content) };
         let (blocks, _) = self.content.as_chunks::<BLOCK>();
         let differs = |(content, expected): &(&[u8; BLOCK], &Option<Located>)| match expected
             .as_ref()
@@ -59,8 +60,8 @@ impl Run {
             Some(Content::Data { hash, .. }) => hash != keys.hash(&content[..]),
             Some(Content::Zeros { .. }) | None => !is_zero(content),
         };
-        let blocks = (self.first..).zip(blocks.iter().zip(&self.expected)).filter(|(_, both)| differs(both));
-        seal_these(sealer, blocks.map(|(block, (content, _))| (block, content)), self.expected.len())
+        let blocks = (self.first..).zip(blocks.iter().zip(expected)).filter(|(_, both)| differs(both));
+        seal_these(sealer, blocks.map(|(block, (content, _))| (block, content)), expected.len())
     }
 }
 

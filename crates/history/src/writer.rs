@@ -5,7 +5,7 @@ use crate::error::{Error, Result, file};
 use crate::journal::Journal;
 use crate::noted::{Noted, Standing};
 use crate::outbox::{Outbox, Places, Wake};
-use crate::run::{SealedBlock, seal_run};
+use crate::run::{Comparing, Run, SealedBlock, seal_run};
 use crate::step::{Step, Steps};
 use bytes::Bytes;
 use linux::direct::{Pool, Reader};
@@ -35,6 +35,9 @@ pub enum Right {
     /// opened by a claim.
     Away,
 }
+
+/// So many blocks, in one go, are worth threads of their own.
+const SHARED: u64 = 2048;
 
 /// What a writer is made from.
 pub struct Parts {
@@ -291,10 +294,15 @@ impl Writer {
         let (reader, pool) = (self.reader.clone(), Arc::clone(&self.pool));
         for portion in portions(ranges, self.portion as u64) {
             self.take(changes, &portion)?;
-            let copied = read_blocks(&reader, &pool, &portion, None, &mut |first, content| {
-                self.hold(first, content);
-                Ok(())
-            });
+            let copied = if count(&portion) < SHARED {
+                read_blocks(&reader, &pool, &portion, None, &mut |first, content| {
+                    self.hold(first, content);
+                    Ok(())
+                })
+                .map(drop)
+            } else {
+                self.copy_shared(&reader, &pool, &portion)
+            };
             if let Err(error) = copied {
                 changes.mark(&portion);
                 return Err(error);
@@ -302,6 +310,24 @@ impl Writer {
             self.flush_if_full(volume_size)?;
         }
         Ok(count(ranges))
+    }
+
+    /// Copies these blocks, which were taken, with several threads.
+    fn copy_shared(&mut self, reader: &Reader, pool: &Pool, portion: &[Range<u64>]) -> Result<()> {
+        let (keys, stream) = (self.access.keys.clone(), self.access.stream.0);
+        let sealer = || Sealer::new(&keys, stream, salt());
+        Comparing::with(&keys, &sealer, |sealing| {
+            read_blocks(reader, pool, portion, None, &mut |first, content| {
+                let mut memory = sealing.memory();
+                memory.clear();
+                memory.extend_from_slice(content);
+                let sealed = sealing.compare(Run { first, content: memory, expected: None });
+                self.hold_sealed(sealed);
+                Ok(())
+            })?;
+            self.hold_sealed(sealing.rest());
+            Ok(())
+        })
     }
 
     /// Seals a run of blocks that was read, for the next point.
