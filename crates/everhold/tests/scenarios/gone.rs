@@ -2,7 +2,7 @@
 
 use crate::history::{create, cuts, mounted, now, wait_for_cut};
 use crate::restores::{becomes_whole, number, with_noise, work};
-use crate::{alone, id, sandbox, volumes, with_vault_keys};
+use crate::{alone, growing_fs, id, sandbox, volumes, with_vault_keys};
 use engine::{Fault, HistoryStep};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -66,19 +66,22 @@ fn another_host_restores_what_a_dead_one_left() {
         format!("[pool.default]\npath = \"{0}/a\"\n[pool.fast]\npath = \"{0}/b\"\n", dead.dir().display());
     dead.configure(&format!("{BRISK}{fast}")).start();
     let (url, kit) = far(&dead);
-    let options = ["size=64MiB", "protect=200ms", "vault=far", "pool=fast", "mode=0750", "label.team=db"];
-    create(&dead, "draft", &options);
+    let options = ["size=320MiB", growing_fs(), "protect=200ms", "vault=far", "pool=fast", "mode=0750"];
+    create(&dead, "draft", &[&options[..], &["label.team=db"]].concat());
     let first = write(&dead, "draft", "first");
     // What it is called and how large it is at the end counts.
+    dead.ok(&["volume", "unmount", "draft", "--id", "test"]);
     dead.ok(&["volume", "rename", "draft", "orders"]);
     dead.ok(&["volume", "label", "orders", "env=prod"]);
     until("the vault says so", LONG, || {
         histories(&dead, "far")[0]["volume"] == "orders"
             && histories(&dead, "far")[0]["labels"]["env"] == "prod"
     });
+    write(&dead, "orders", "second");
+    dead.ok(&["volume", "grow", "orders", "384MiB"]);
+    until("the vault says so", LONG, || number(&histories(&dead, "far")[0], "size") == 384 << 20);
     let mine = &histories(&dead, "far")[0];
     assert_eq!((&mine["here"], &mine["id"]), (&"yes".into(), &id(&dead, "orders").into()), "{mine}");
-    write(&dead, "orders", "second");
     dead.ok(&["snapshot", "create", "orders", "release"]);
     let known = (id(&dead, "orders"), cuts(&dead, "orders"));
     dead.kill();
@@ -90,7 +93,7 @@ fn another_host_restores_what_a_dead_one_left() {
     let before = objects(&dead.dir().join("far"));
     let [found] = &histories(&other, "dr")[..] else { panic!("one history") };
     assert_eq!((&found["volume"], &found["id"]), (&"orders".into(), &known.0.clone().into()), "{found}");
-    assert_eq!((number(found, "size"), &found["here"]), (64 << 20, &"no".into()), "{found}");
+    assert_eq!((number(found, "size"), &found["here"]), (384 << 20, &"no".into()), "{found}");
     assert_eq!(found["labels"], serde_json::json!({"env": "prod", "team": "db"}));
     assert_eq!(number(found, "cuts"), known.1.len() as u64, "{found}");
     let newest: Timestamp = found["newest_time"].as_str().expect("a time").parse().expect("a time");
@@ -108,10 +111,8 @@ fn another_host_restores_what_a_dead_one_left() {
     let restore = ["restore", "--vault", "dr", "orders", "--at"];
     let shown = other.ok(&[&restore[..], &[&first.to_string(), "--as", "then"]].concat());
     assert!(shown.contains("then: has cut #") && shown.contains("everhold protect then"), "{shown}");
-    other.ok(&[&[
-        "restore", "--vault", "dr", &known.0, "--at", "release", "--as", "orders", "--pool", "slow",
-    ]]
-    .concat());
+    let again = ["--at", "release", "--as", "orders", "--pool", "slow"];
+    other.ok(&[&["restore", "--vault", "dr", &known.0][..], &again].concat());
     assert_eq!((text(&other, "then"), text(&other, "orders")), ("first".to_owned(), "second".to_owned()));
     // As it was, but for what another host can't know.
     let (then, orders) =
