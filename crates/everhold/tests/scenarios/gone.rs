@@ -2,7 +2,7 @@
 
 use crate::history::{create, cuts, mounted, now, wait_for_cut};
 use crate::restores::{becomes_whole, number, with_noise, work};
-use crate::{alone, growing_fs, id, sandbox, volumes, with_vault_keys};
+use crate::{alone, growing_fs, id, sandbox, volumes, with_docker, with_vault_keys};
 use engine::{Fault, HistoryStep};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -155,6 +155,48 @@ fn another_host_restores_what_a_dead_one_left() {
     until("it is cut", LONG, || !cuts(&other, "again").is_empty());
     let names: Vec<_> = histories(&other, "dr").iter().map(|one| one["volume"].clone()).collect();
     assert_eq!(names, ["again", "orders"]);
+}
+
+#[test]
+fn containers_start_on_another_host_as_they_were_described() {
+    let mut dead = sandbox();
+    let pools =
+        format!("[pool.default]\npath = \"{0}/a\"\n[pool.fast]\npath = \"{0}/b\"\n", dead.dir().display());
+    dead.configure(&pools).start();
+    let (url, kit) = far(&dead);
+    let options = ["size=64MiB", "protect=200ms", "vault=far", "pool=fast", "label.team=db"];
+    create(&dead, "data", &options);
+    write(&dead, "data", "kept");
+    dead.kill();
+    let other = with_docker(&["busybox"]);
+    other.ok(&["vault", "add", "dr", &url, "--kit-file", &kit, "--read-only"]);
+    other.ok(&["restore", "--vault", "dr", "data", "--at", "now", "--as", "data"]);
+    // As `docker compose up` does with the file that was written for the other host.
+    other.volume("data", &options);
+    let asked = other.docker(&["volume", "inspect", "-f", "{{.Options.pool}} {{.Options.vault}}", "data"]);
+    assert_eq!(asked, "fast far", "what is compared with the file is as it was written there");
+    assert_eq!(other.shell(&["-v", "data:/data"], "cat /data/text"), "kept");
+}
+
+#[test]
+fn what_grew_after_it_was_described_comes_back_as_large_as_it_was() {
+    let (mut dead, mut other) = (sandbox(), sandbox());
+    dead.configure("[history]\nprotect = \"off\"\nupkeep = \"1h\"\n").start();
+    let (url, kit) = far(&dead);
+    create(&dead, "data", &["size=320MiB", growing_fs(), "protect=200ms", "vault=far"]);
+    let small = write(&dead, "data", "small");
+    dead.ok(&["volume", "grow", "data", "384MiB"]);
+    write(&dead, "data", "large");
+    dead.kill();
+    other.start();
+    other.ok(&["vault", "add", "dr", &url, "--kit-file", &kit, "--read-only"]);
+    assert_eq!(number(&histories(&other, "dr")[0], "size"), 320 << 20, "as it was described");
+    for (at, name) in [(small.to_string(), "small"), ("now".to_owned(), "large")] {
+        other.ok(&["restore", "--vault", "dr", "data", "--at", &at, "--as", name]);
+        assert_eq!(text(&other, name), name);
+    }
+    let size = |name: &str| number(&other.json(&["volume", "inspect", name]), "size");
+    assert_eq!((size("small"), size("large")), (320 << 20, 384 << 20));
 }
 
 #[test]
