@@ -264,7 +264,7 @@ impl RestoreArgs {
             session.out.aside(&show::plan(from.as_ref().unwrap_or(&self.volume), new, stop, cut, &at));
         }
         if let (Some(vault), Some(new)) = (&self.vault, &self.as_name) {
-            return self.from_vault(session, vault, new, &at).await;
+            return self.out_of_vault(session, vault, new, &at).await;
         }
         if self.as_name.is_none() && !self.yes {
             agreed(session, &self.volume, &at, cut)?;
@@ -294,7 +294,7 @@ impl RestoreArgs {
 }
 
 impl RestoreArgs {
-    async fn from_vault(&self, session: &Session, vault: &str, new: &str, at: &At) -> Outcome {
+    async fn out_of_vault(&self, session: &Session, vault: &str, new: &str, at: &At) -> Outcome {
         let client = session.client.clone().with_patience(PATIENCE);
         let request = RestoreStored { at: at.to_string(), as_name: new.to_owned(), pool: self.pool.clone() };
         let restore = client.restore_stored(vault, &self.volume, &request);
