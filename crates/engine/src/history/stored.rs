@@ -7,11 +7,16 @@ use super::{Restored, StoredHistory, Timeline};
 use crate::engine::Engine;
 use crate::{Error, OpenVault, Result, VaultError};
 use history::restore::{chain_to, volume_size};
-use model::{At, DriverKind, Intent, PoolName, Protection, Size, VaultName, Volume, VolumeId, VolumeName};
-use std::collections::HashMap;
+use linux::superblock::{self, Superblock};
+use model::{
+    At, DriverKind, FsKind, Intent, Life, Options, PoolName, Protection, Size, VaultName, Volume, VolumeId,
+    VolumeName,
+};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use vault::format::StreamId;
-use vault::read::{Access, ReadError};
+use vault::Segment;
+use vault::format::{BLOCK, StreamId};
+use vault::read::{Access, Merged, ReadError, fetch, unseal};
 use vault::stream::{State, streams};
 
 /// What a history is of; or why that can't be told, in words.
@@ -89,7 +94,7 @@ impl Engine {
                 first: cuts.first().map(at),
                 newest: cuts.last().map(at),
                 cuts: cuts.len() as u64,
-                stored: state.listing.segments.iter().map(vault::Segment::size).sum(),
+                stored: state.listing.segments.iter().map(Segment::size).sum(),
                 damaged: state.damaged,
             });
         }
@@ -160,16 +165,56 @@ impl Engine {
     ) -> Result<Restored> {
         let open = self.vaults.open(vault)?;
         let found = self.stored(&open, which)?;
-        let volume = found.volume().map_err(|why| Error::Undescribed {
-            vault: vault.clone(),
-            stream: found.access.stream,
-            why: why.to_owned(),
-        })?;
         let state = found.access.state().map_err(failed)?;
-        let (point, time) = self.find_cut(volume, &state, at)?;
-        let like = self.as_here(volume, &open, pool, size_at(&found.access, &state, point)?)?;
+        let volume = match found.volume() {
+            Ok(volume) => volume.clone(),
+            Err(why) => self.recognised(&open, &found.access, &state)?.ok_or_else(|| Error::Undescribed {
+                vault: vault.clone(),
+                stream: found.access.stream,
+                why: why.to_owned(),
+            })?,
+        };
+        let (point, time) = self.find_cut(&volume, &state, at)?;
+        let like = self.as_here(&volume, &open, pool, size_at(&found.access, &state, point)?)?;
         let intent = Intent::Import { vault: vault.clone(), stream: volume.id, point };
         self.restored_as("restore", &like, intent, timestamp(time), new)
+    }
+
+    /// The volume as far as its newest cut tells: a file system has the ID of the volume that it was made for. `None`: it was made
+    /// for another, as that of a clone is, so that this history's own ID is known to nobody.
+    fn recognised(&self, open: &OpenVault, access: &Access, state: &State) -> Result<Option<Volume>> {
+        let Some((newest, _)) = state.newest_cut() else { return Ok(None) };
+        let chain = chain_to(&state.listing.segments, newest)?;
+        let (fs, uuid) = match superblock_of(access, &chain)? {
+            Superblock::Ext4(ext4) => (FsKind::Ext4, ext4.uuid),
+            Superblock::Xfs(xfs) => (FsKind::Xfs, xfs.uuid),
+            Superblock::Btrfs(_) | Superblock::None => return Ok(None),
+        };
+        let id = VolumeId::from_uuid(uuid::Uuid::from_bytes(uuid));
+        let Ok(name) = access.stream.to_string().parse() else { return Ok(None) };
+        if open.stream_of(id) != access.stream {
+            return Ok(None);
+        }
+        let size = volume_size(access, &chain)?;
+        let options =
+            Options::parse_words(["driver=image".to_owned(), format!("fs={fs}"), format!("size={size}")])?;
+        let spec = options.resolve(&self.settings.defaults, |_| None, |_| None)?;
+        tracing::warn!(%id, stream = %access.stream, "a history that is not described is restored with the default options");
+        Ok(Some(Volume {
+            id,
+            name,
+            spec,
+            asked: BTreeMap::new(),
+            typed: BTreeMap::new(),
+            created: self.clock.now(),
+            life: Life::Live,
+            project: None,
+            filesystem: None,
+            pending: None,
+            restart: Vec::new(),
+            attachments: Vec::new(),
+            fenced: None,
+        }))
     }
 
     /// The volume as this host would have made it: its pool, and a vault that this host may write to.
@@ -198,6 +243,19 @@ impl Engine {
         spec.protection = kept.map(|protection| Protection { vault, ..protection });
         Ok(Volume { spec, ..volume.clone() })
     }
+}
+
+/// What the first block of a point says of the file system in it.
+fn superblock_of(access: &Access, chain: &[&Segment]) -> Result<Superblock> {
+    let mut content = [0; BLOCK];
+    let first = Merged::new(access, chain).next().transpose().map_err(failed)?;
+    if let Some(first) = first.filter(|first| first.entry.block == 0 && first.entry.sealed_len() > 0) {
+        fetch(access, &[first], |located, sealed| {
+            unseal(&mut access.unsealer(), located, sealed, &mut content)
+        })
+        .map_err(failed)?;
+    }
+    Ok(superblock::parse(&content))
 }
 
 /// The size that the volume had at a point.

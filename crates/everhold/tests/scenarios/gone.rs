@@ -220,13 +220,23 @@ fn a_destroyed_volume_comes_back_from_its_vault() {
     sandbox.ok(&["restore", "--vault", "local", &was, "--at", &first.to_string(), "--as", "then"]);
     assert_eq!((text(&sandbox, "data"), text(&sandbox, "then")), ("second".to_owned(), "first".to_owned()));
     assert_ne!(id(&sandbox, "data"), was, "it begins a history of its own");
-    until("it is cut", LONG, || !cuts(&sandbox, "data").is_empty());
+    until("both are cut", LONG, || ["data", "then"].iter().all(|name| !cuts(&sandbox, name).is_empty()));
     assert_eq!(histories(&sandbox, "local").len(), 3);
 }
 
+/// What brings the newest cut of a history in the vault `local` back.
+fn newest<'a>(which: &'a str, new: &'a str) -> [&'a str; 8] {
+    ["restore", "--vault", "local", which, "--at", "now", "--as", new]
+}
+
+fn destroy(sandbox: &Sandbox, volume: &str) {
+    sandbox.ok(&["volume", "rm", volume]);
+    sandbox.ok(&["trash", "empty", "--yes"]);
+}
+
 #[test]
-fn histories_of_one_name_are_told_apart_and_a_damaged_description_is_told() {
-    let mut sandbox = alone();
+fn histories_of_one_name_are_told_apart() {
+    let sandbox = alone();
     let mut ids = Vec::new();
     for content in ["old", "new"] {
         create(&sandbox, "data", &["size=64MiB", "protect=200ms"]);
@@ -234,69 +244,80 @@ fn histories_of_one_name_are_told_apart_and_a_damaged_description_is_told() {
         ids.push(id(&sandbox, "data"));
         sandbox.ok(&["volume", "unmount", "data", "--id", "test"]);
         if content == "old" {
-            sandbox.ok(&["volume", "rm", "data"]);
-            sandbox.ok(&["trash", "empty", "--yes"]);
+            destroy(&sandbox, "data");
         }
     }
-    let restore = |which: &str, new: &'static str| {
-        ["restore", "--vault", "local", which, "--at", "now", "--as", new].map(str::to_owned)
-    };
-    let run = |sandbox: &Sandbox, words: [String; 8]| sandbox.ok(&words.each_ref().map(String::as_str));
-    let fails = |sandbox: &Sandbox, words: [String; 8]| sandbox.fails(&words.each_ref().map(String::as_str));
-    let (code, told) = fails(&sandbox, restore("data", "copy"));
+    let (code, told) = sandbox.fails(&newest("data", "copy"));
     assert!(
         code == 4 && ids.iter().all(|id| told.contains(id)) && told.contains("give the ID"),
         "{code} {told}"
     );
-    let (code, _) = sandbox.fails(&["history", "--vault", "local", "data"]);
-    assert_eq!(code, 4);
-    run(&sandbox, restore(&ids[0], "older"));
-    run(&sandbox, restore(&ids[1], "newer"));
+    assert_eq!(sandbox.fails(&["history", "--vault", "local", "data"]).0, 4);
+    sandbox.ok(&newest(&ids[0], "older"));
+    sandbox.ok(&newest(&ids[1], "newer"));
     assert_eq!((text(&sandbox, "older"), text(&sandbox, "newer")), ("old".to_owned(), "new".to_owned()));
-    for name in ["older", "newer"] {
-        sandbox.ok(&["volume", "rm", name]);
-    }
-    sandbox.ok(&["trash", "empty", "--yes"]);
+}
 
-    // While nobody writes the descriptions anew.
+#[test]
+fn a_damaged_description_is_told_and_keeps_little_from_being_restored() {
+    let mut sandbox = alone();
+    create(&sandbox, "gone", &["size=64MiB", "protect=200ms"]);
+    write(&sandbox, "gone", "gone");
+    sandbox.ok(&["volume", "unmount", "gone", "--id", "test"]);
+    // Its file system has the ID of another volume.
+    sandbox.ok(&["clone", "gone", "cloned", "--at", "now"]);
+    create(&sandbox, "here", &["size=64MiB", "protect=200ms"]);
+    write(&sandbox, "here", "here");
+    sandbox.ok(&["volume", "unmount", "here", "--id", "test"]);
+    until("the clone is cut", LONG, || !cuts(&sandbox, "cloned").is_empty());
+    let [gone, cloned, here] = ["gone", "cloned", "here"].map(|name| id(&sandbox, name));
+    destroy(&sandbox, "gone");
+    destroy(&sandbox, "cloned");
+
     let all = histories(&sandbox, "local");
     let stream = |id: &str| {
         let found = all.iter().find(|one| one["id"] == id).expect("the history");
         found["stream"].as_str().expect("a stream").to_owned()
     };
-    let about = |id: &str| sandbox.state().join(format!("vault-local/h/{}/about", stream(id)));
-    for id in &ids {
-        let mut bytes = std::fs::read(about(id)).expect("the description");
+    for id in [&gone, &cloned, &here] {
+        let about = sandbox.state().join(format!("vault-local/h/{}/about", stream(id)));
+        let mut bytes = std::fs::read(&about).expect("the description");
         bytes[40] ^= 1;
-        std::fs::write(about(id), bytes).expect("damage it");
+        std::fs::write(&about, bytes).expect("damage it");
     }
     let listed = histories(&sandbox, "local");
     let of = |id: &str| listed.iter().find(|one| one["stream"] == stream(id).as_str()).expect("the history");
-    let (gone, here) = (of(&ids[0]), of(&ids[1]));
-    assert_eq!((&gone["volume"], &gone["id"], &gone["size"]), (&Value::Null, &Value::Null, &Value::Null));
-    assert!(number(gone, "cuts") > 0 && gone["newest_time"].is_string(), "{gone}");
-    assert!(gone["problems"][0].as_str().expect("words").contains("its description can't be read"), "{gone}");
-    // This host still knows the other one.
-    assert_eq!((&here["volume"], &here["id"]), (&"data".into(), &ids[1].clone().into()), "{here}");
-    assert!(here["problems"][0].is_string(), "{here}");
+    for lost in [of(&gone), of(&cloned)] {
+        assert_eq!((&lost["volume"], &lost["id"], &lost["size"]), (&Value::Null, &Value::Null, &Value::Null));
+        assert!(number(lost, "cuts") > 0 && lost["newest_time"].is_string(), "{lost}");
+        let problem = lost["problems"][0].as_str().expect("words");
+        assert!(problem.contains("its description can't be read"), "{lost}");
+    }
+    // This host still knows this one.
+    let known = of(&here);
+    assert_eq!((&known["volume"], &known["id"]), (&"here".into(), &here.as_str().into()), "{known}");
+    assert!(known["problems"][0].is_string(), "{known}");
     let output = sandbox.run(&["vault", "histories", "local"]);
     let shown =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(shown.contains(&stream(&ids[0])) && shown.contains("can't be read"), "{shown}");
-    assert!(sandbox.ok(&["history", "--vault", "local", &stream(&ids[0])]).contains('#'));
-    let (code, told) = fails(&sandbox, restore(&stream(&ids[0]), "copy"));
+    assert!(shown.contains(&stream(&gone)) && shown.contains("can't be read"), "{shown}");
+    assert!(sandbox.ok(&["history", "--vault", "local", &stream(&gone)]).contains('#'));
+    let (code, told) = sandbox.fails(&newest("gone", "copy"));
+    assert!(code == 3 && told.contains("of 2 histories it can't be told"), "{code} {told}");
+
+    sandbox.ok(&newest("here", "copy"));
+    sandbox.ok(&newest(&stream(&gone), "back"));
+    assert_eq!((text(&sandbox, "copy"), text(&sandbox, "back")), ("here".to_owned(), "gone".to_owned()));
+    assert_eq!(number(&sandbox.json(&["volume", "inspect", "back"]), "size"), 64 << 20);
+    let (code, told) = sandbox.fails(&newest(&stream(&cloned), "never"));
     assert!(code == 9 && told.contains("can't be told") && told.contains("/about"), "{code} {told}");
-    let (code, told) = fails(&sandbox, restore("other", "copy"));
-    assert!(code == 3 && told.contains("of one history it can't be told"), "{code} {told}");
-    run(&sandbox, restore("data", "copy"));
-    assert_eq!(text(&sandbox, "copy"), "new");
     // The daemon that has the volume writes it anew.
     sandbox.stop().start();
     let described = until_some("it is described again", LONG, || {
         let all = histories(&sandbox, "local");
-        all.into_iter().find(|one| one["id"] == ids[1].as_str() && one["problems"] == serde_json::json!([]))
+        all.into_iter().find(|one| one["id"] == here.as_str() && one["problems"] == serde_json::json!([]))
     });
-    assert_eq!(described["volume"], "data");
+    assert_eq!(described["volume"], "here");
 }
 
 #[test]
