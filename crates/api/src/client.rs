@@ -2,9 +2,10 @@
 
 use crate::v1::{
     Attach, Attached, CloneVolume, Create, Destroyed, Detached, Grow, History, Holders, Labels, PoolReleased,
-    Pools, Problem, Progress, Protect, Protected, Protections, Rename, Restore, RestoreCut, RestoredCut,
-    Snapshot, SnapshotCreate, Snapshots, Status, Trash, Usage, Usages, VaultAdd, VaultAdded, VaultChecked,
-    VaultForgotten, VaultKit, Vaults, Verified, Verify, VolumeChanged, VolumeDetail, VolumeRemoved, Volumes,
+    Pools, Problem, Progress, Protect, Protected, Protections, Rename, Restore, RestoreCut, RestoreStored,
+    RestoredCut, Snapshot, SnapshotCreate, Snapshots, Status, StoredHistories, Trash, Usage, Usages,
+    VaultAdd, VaultAdded, VaultChecked, VaultForgotten, VaultKit, Vaults, Verified, Verify, VolumeChanged,
+    VolumeDetail, VolumeRemoved, Volumes,
 };
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -335,6 +336,27 @@ impl Client {
     /// `DELETE /v1/vaults/{name}`: it is forgotten, and what is in it stays.
     pub async fn forget_vault(&self, name: &str) -> Result<VaultForgotten> {
         self.delete(&format!("/v1/vaults/{}", segment(name))).await
+    }
+
+    /// `GET /v1/vaults/{name}/histories`
+    pub async fn stored_histories(&self, vault: &str) -> Result<StoredHistories> {
+        self.get(&format!("/v1/vaults/{}/histories", segment(vault))).await
+    }
+
+    /// `GET /v1/vaults/{name}/histories/{id}`
+    pub async fn stored_history(&self, vault: &str, id: &str) -> Result<History> {
+        self.get(&format!("/v1/vaults/{}/histories/{}", segment(vault), segment(id))).await
+    }
+
+    /// `POST /v1/vaults/{name}/histories/{id}/restore`
+    pub async fn restore_stored(
+        &self,
+        vault: &str,
+        id: &str,
+        request: &RestoreStored,
+    ) -> Result<RestoredCut> {
+        let path = format!("/v1/vaults/{}/histories/{}/restore", segment(vault), segment(id));
+        self.send(Method::POST, &path, request).await
     }
 
     /// `GET /v1/status`

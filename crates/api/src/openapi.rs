@@ -1,6 +1,6 @@
 //! The OpenAPI document, generated from the handlers, and the routes that come with it.
 
-use crate::routes::{attachments, daemon, histories, pools, progress, trash, vaults, volumes};
+use crate::routes::{attachments, daemon, histories, pools, progress, stored, trash, vaults, volumes};
 use crate::state::AppState;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -57,6 +57,9 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(vaults::check))
         .routes(routes!(vaults::kit))
         .routes(routes!(vaults::forget))
+        .routes(routes!(stored::list))
+        .routes(routes!(stored::history))
+        .routes(routes!(stored::restore))
         .routes(routes!(daemon::status))
         .routes(routes!(daemon::document))
         .routes(routes!(daemon::metrics))

@@ -62,6 +62,15 @@ impl AppState {
         Self { deadline: LONG, ..self.clone() }.verb(verb, work).await
     }
 
+    /// As [`AppState::call`], for what takes as long as there is much to look at.
+    pub(crate) async fn long_call<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&Engine) -> engine::Result<T> + Send + 'static,
+    ) -> Result<T, Problem> {
+        Self { deadline: LONG, ..self.clone() }.call(what, work).await
+    }
+
     /// Calls the engine to look at something that may block.
     pub(crate) async fn call<T: Send + 'static>(
         &self,

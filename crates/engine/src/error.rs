@@ -1,9 +1,10 @@
 //! Why a verb failed: what, what state the data is in, and what to do next.
 
 use linux::KernelError;
-use model::{Difference, ErrorKind, OptionError, PoolName, Size, SpecError, VolumeName};
+use model::{Difference, ErrorKind, OptionError, PoolName, Size, SpecError, VaultName, VolumeName};
 use std::path::PathBuf;
 use std::time::Duration;
+use vault::format::StreamId;
 
 /// The result of a verb.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -76,6 +77,36 @@ pub enum Error {
         point: u64,
         /// How far it is, or why it does not go on.
         how_far: String,
+    },
+    /// The vault has no such history.
+    #[error("the vault {vault} has no history of {which}{}", undescribed(*.unreadable))]
+    NoHistory {
+        /// The vault.
+        vault: VaultName,
+        /// The name or ID asked for.
+        which: String,
+        /// Histories of which it can't be told what they are of.
+        unreadable: usize,
+    },
+    /// Several volumes had that name.
+    #[error("the vault {vault} has {} histories of volumes named {name}: {}", ids.len(), ids.join(", "))]
+    SeveralHistories {
+        /// The vault.
+        vault: VaultName,
+        /// The name asked for.
+        name: String,
+        /// The IDs of the volumes.
+        ids: Vec<String>,
+    },
+    /// Nobody knows how the volume was made whose history this is.
+    #[error("what the history {stream} in the vault {vault} is of can't be told: {why}")]
+    Undescribed {
+        /// The vault.
+        vault: VaultName,
+        /// What stands for it in the vault.
+        stream: StreamId,
+        /// In words.
+        why: String,
     },
     /// A new volume could not be filled to the end, and what is there is kept.
     #[error("the volume {name} is not restored to the end yet: {source}")]
@@ -210,6 +241,14 @@ impl From<crate::VaultError> for Error {
     }
 }
 
+fn undescribed(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        1 => " (of one history it can't be told what it is of)".to_owned(),
+        count => format!(" (of {count} histories it can't be told what they are of)"),
+    }
+}
+
 fn list(differences: &[Difference]) -> String {
     differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
@@ -232,10 +271,13 @@ impl Error {
     /// The kind, for the table that maps errors to the outside.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoVolume { .. } | Self::NotInTrash(_) | Self::NoPool { .. } => ErrorKind::NotFound,
+            Self::NoVolume { .. } | Self::NotInTrash(_) | Self::NoPool { .. } | Self::NoHistory { .. } => {
+                ErrorKind::NotFound
+            }
             Self::OtherOptions { .. }
             | Self::NameTaken(_)
             | Self::SeveralInTrash { .. }
+            | Self::SeveralHistories { .. }
             | Self::PathTaken { .. } => ErrorKind::Conflict,
             Self::InUse { .. } => ErrorKind::InUse,
             Self::Busy { .. } | Self::Restoring { .. } => ErrorKind::Busy,
@@ -244,7 +286,9 @@ impl Error {
                 ErrorKind::NoSpace
             }
             Self::Shrink { .. } => ErrorKind::Unsupported,
-            Self::Fenced { .. } | Self::CatalogDamaged { .. } => ErrorKind::Damaged,
+            Self::Fenced { .. } | Self::CatalogDamaged { .. } | Self::Undescribed { .. } => {
+                ErrorKind::Damaged
+            }
             Self::Options(_) | Self::Invalid(_) => ErrorKind::InvalidInput,
             Self::Storage { source, .. } => source.kind(),
             Self::SecondDaemon { .. } => ErrorKind::Conflict,
@@ -277,6 +321,7 @@ impl Error {
                 "the volumes' data is untouched; each volume has its description beside it"
             }
             Self::Fenced { .. } => "the volume is kept as it is, and nothing more is done to it",
+            Self::Undescribed { .. } => "its cuts are in the vault as they were",
             Self::Unfinished { .. } => {
                 "what was restored so far is kept, and it goes on by itself; the volume can't be used before that"
             }
@@ -291,6 +336,14 @@ impl Error {
             Self::NoVolume { .. } => "`everhold volume ls` lists the volumes".into(),
             Self::NotInTrash(_) => "`everhold trash ls` lists what can be restored".into(),
             Self::SeveralInTrash { .. } => "give the ID of the one you mean (`everhold trash ls`)".into(),
+            Self::NoHistory { vault, .. } => format!("`everhold vault histories {vault}` lists them"),
+            Self::SeveralHistories { vault, .. } => {
+                format!("give the ID of the one you mean; `everhold vault histories {vault}` says when each had its newest cut")
+            }
+            Self::Undescribed { stream, .. } => format!(
+                "bring the object h/{stream}/about back from a version or a copy of the store; a host that still has the \
+                 volume writes it anew when its daemon starts"
+            ),
             Self::NoPool { .. } => "name one of the pools, or add [pool.NAME] to the configuration".into(),
             Self::OtherOptions { .. } => {
                 "use it as it is (leave the options out), choose another name, or change it with `everhold volume grow|label`".into()

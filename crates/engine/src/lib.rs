@@ -26,8 +26,8 @@ mod views;
 mod watch;
 
 pub use self::history::{
-    CutView, Gap, HistorySettings, Progress, ProtectionStatus, Restored, Schedule, Timeline, Tracking,
-    Verified,
+    CutView, Gap, HistorySettings, Progress, ProtectionStatus, Restored, Schedule, StoredHistory, Timeline,
+    Tracking, Verified,
 };
 pub use ::history::Step as HistoryStep;
 pub use catalog::Catalog;

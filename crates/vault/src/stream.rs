@@ -8,10 +8,10 @@ use crate::format::{
 };
 use crate::read::{Access, Merged, ReadError, ReadResult, fetch};
 use crate::segment::{Listing, Segment};
-use crate::store::{Created, Store, StoreError};
+use crate::store::{Created, Object, Store, StoreError};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A named cut, which retention never removes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +81,7 @@ impl Access {
     ///
     /// # Errors
     /// When the store fails. What is damaged is listed as such.
-    pub fn state_of(&self, objects: &[crate::Object]) -> ReadResult<State> {
+    pub fn state_of(&self, objects: &[Object]) -> ReadResult<State> {
         let mut state = State { listing: Listing::read(objects), ..State::default() };
         let (snapshots, condemned) = (format!("{}n/", self.dir()), format!("{}d/", self.dir()));
         for name in std::mem::take(&mut state.listing.others) {
@@ -303,17 +303,18 @@ impl Access {
     }
 }
 
-/// The streams of a vault.
+/// The streams of a vault, each with its objects, from one listing.
 ///
 /// # Errors
 /// When the store can't be listed.
-pub fn streams(store: &dyn Store) -> ReadResult<Vec<StreamId>> {
-    let mut found = BTreeSet::new();
+pub fn streams(store: &dyn Store) -> ReadResult<BTreeMap<StreamId, Vec<Object>>> {
+    let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for object in store.list("h/")? {
-        let id = object.name.split('/').nth(1).and_then(|id| id.parse::<StreamId>().ok());
-        found.extend(id);
+        if let Some(id) = object.name.split('/').nth(1).and_then(|id| id.parse::<StreamId>().ok()) {
+            found.entry(id).or_default().push(object);
+        }
     }
-    Ok(found.into_iter().collect())
+    Ok(found)
 }
 
 /// Blocks that are read in one go.

@@ -14,7 +14,7 @@ use engine::Change;
 use jiff::tz::TimeZone;
 use model::{At, DriverKind, Protection, SnapshotName, VolumeName};
 
-fn parse<T: std::str::FromStr>(text: &str) -> Result<T, Problem>
+pub(super) fn parse<T: std::str::FromStr>(text: &str) -> Result<T, Problem>
 where
     T::Err: std::fmt::Display,
 {
@@ -22,7 +22,7 @@ where
 }
 
 /// A moment as a client sends it: absolute.
-fn moment(text: &str, state: &AppState) -> Result<At, Problem> {
+pub(super) fn moment(text: &str, state: &AppState) -> Result<At, Problem> {
     let now = state.engine.now().to_zoned(TimeZone::UTC);
     At::parse(text, &now).map_err(|error| invalid(error.to_string()))
 }

@@ -11,6 +11,7 @@ mod problem;
 mod progress;
 mod request;
 mod status;
+mod stored;
 mod trash;
 mod usage;
 mod vault;
@@ -27,6 +28,7 @@ pub use problem::Problem;
 pub use progress::{Progress, Work};
 pub use request::{Attach, CheckVault, Create, DryRun, Grow, Labels, Rename, Restore, SizeText};
 pub use status::{Fenced, Status};
+pub use stored::{Here, RestoreStored, StoredHistories, StoredHistory};
 pub use trash::{Destroyed, Trash};
 pub use usage::{Inodes, Usage, Usages};
 pub use vault::{

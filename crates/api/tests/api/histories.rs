@@ -5,7 +5,7 @@ use api::v1::{CloneVolume, Protect, RestoreCut, SnapshotCreate, VaultAdd, Verify
 use model::ErrorKind;
 
 /// A server with the vault `far` and the image `pgdata`.
-async fn server() -> Server {
+pub async fn server() -> Server {
     let server = Server::start();
     let add: VaultAdd = serde_json::from_value(serde_json::json!({
         "name": "far", "url": format!("file://{}/vault", server.dir.path().display()),

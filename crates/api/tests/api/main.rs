@@ -9,4 +9,5 @@ mod errors;
 mod histories;
 mod routes;
 mod server;
+mod stored;
 mod vaults;

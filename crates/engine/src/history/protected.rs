@@ -10,7 +10,7 @@ use crate::hold::CutFreeze;
 use crate::{Error, Result};
 use history::{Bounds, Changes, Cut, Frozen, Live, Opened, Outbox, Parts, Right, Step, Steps, Wake, Writer};
 use jiff::Timestamp;
-use model::{DriverSpec, FsKind, Protection, Volume, VolumeId};
+use model::{DriverSpec, FsKind, Life, Protection, Volume, VolumeId};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -47,8 +47,28 @@ pub(crate) struct Protected {
     compared_at_rest: AtomicBool,
     upkeep_at: Mutex<Option<Instant>>,
     upkeep_point: AtomicU64,
+    described: Mutex<Described>,
     /// Held while its inventory is written.
     pub(crate) keeping: Mutex<()>,
+}
+
+/// What the vault has been told of a volume.
+#[derive(Default)]
+struct Described {
+    about: Option<Volume>,
+    tried: Option<Instant>,
+}
+
+/// What stays true of a volume, whoever uses it and whatever is just being done to it.
+fn about(volume: &Volume) -> Volume {
+    Volume {
+        life: Life::Live,
+        pending: None,
+        restart: Vec::new(),
+        attachments: Vec::new(),
+        fenced: None,
+        ..volume.clone()
+    }
 }
 
 /// What can be said of it without waiting.
@@ -158,13 +178,7 @@ impl Engine {
     /// What is needed to read and write the history of a volume.
     pub(crate) fn access(&self, id: VolumeId, vault: &model::VaultName) -> Result<Access> {
         let vault = self.vaults.open(vault)?;
-        let stream = StreamId(vault.keys.name(id.as_bytes()));
-        Ok(Access {
-            store: Arc::clone(&vault.store),
-            keys: vault.keys.clone(),
-            vault: vault.vault_id,
-            stream,
-        })
+        Ok(vault.access(vault.stream_of(id)))
     }
 
     /// The same as far as this host knows it by itself, for when the vault is away.
@@ -204,8 +218,7 @@ impl Engine {
         vault.confirm(epoch)?;
         let access = self.access(volume.id, &protection.vault)?;
         let writer = self.open_writer_by(volume, access, Right::Epoch(epoch.0), marks)?;
-        // So that a host that has only the vault knows what the history is of.
-        writer.access().describe(volume, history::salt())?;
+        self.describe_in_vault(writer.access(), volume)?;
         Ok(writer)
     }
 
@@ -233,6 +246,32 @@ impl Engine {
             tracing::info!(volume = %volume.name, why, "its next cut finds changes by comparing");
         }
         Ok(writer)
+    }
+
+    /// Says what the history is of, so that a host that has only the vault can make the volume again. The vault must be this
+    /// host's to write.
+    fn describe_in_vault(&self, access: &Access, volume: &Volume) -> Result<()> {
+        let state = self.histories.of(volume.id);
+        let about = about(volume);
+        lock(&state.described).tried = Some(Instant::now());
+        access.describe(&about, history::salt())?;
+        lock(&state.described).about = Some(about);
+        Ok(())
+    }
+
+    /// Whether it is not true any more: the volume was renamed, grown, labelled, or is kept in another way.
+    fn is_description_old(&self, volume: &Volume, state: &Protected) -> bool {
+        let every = self.histories.settings.upkeep_every;
+        let described = lock(&state.described);
+        // What was never described is when its writer is opened.
+        !described.tried.is_some_and(|at| at.elapsed() < every)
+            && described.about.as_ref().is_some_and(|old| *old != about(volume))
+    }
+
+    fn renew_description(&self, volume: &Volume, protection: &Protection) -> Result<()> {
+        let vault = self.vaults.open(&protection.vault)?;
+        vault.confirm(vault.writable()?)?;
+        self.describe_in_vault(&vault.access(vault.stream_of(volume.id)), volume)
     }
 
     /// Begins an upload if none is under way.
@@ -427,7 +466,9 @@ impl Engine {
 
     /// Whether it is time for the upkeep of a history; cheap.
     pub(crate) fn is_upkeep_due(&self, volume: &Volume) -> bool {
-        self.durable_if_due(&self.histories.of(volume.id)).is_some()
+        let state = self.histories.of(volume.id);
+        let is_away = || lock(&state.outbox).as_ref().is_none_or(|outbox| outbox.is_away());
+        self.durable_if_due(&state).is_some() || (self.is_description_old(volume, &state) && !is_away())
     }
 
     /// The newest durable point, if it is time for upkeep: now and then, and seldom where nothing new has come.
@@ -447,6 +488,9 @@ impl Engine {
     /// Merges, condemns and deletes in the history of a volume, if it is time for that.
     pub(crate) fn upkeep(&self, volume: &Volume, protection: &Protection) -> Result<()> {
         let state = self.histories.of(volume.id);
+        if self.is_description_old(volume, &state) {
+            self.renew_description(volume, protection)?;
+        }
         let Some(durable) = self.durable_if_due(&state) else { return Ok(()) };
         *lock(&state.upkeep_at) = Some(Instant::now());
         let access = self.access(volume.id, &protection.vault)?;

@@ -6,6 +6,7 @@ use super::verbs::timestamp;
 use crate::engine::{Engine, lock, make_dir};
 use crate::{Error, Fault, Result};
 use history::restore::{Note, Restore, chain_to};
+use jiff::Timestamp;
 use model::{At, Intent, Life, Volume, VolumeId, VolumeName};
 use std::fs::File;
 use std::path::Path;
@@ -278,12 +279,25 @@ impl Engine {
         let (point, time) = self.find_cut(&volume, &state, at)?;
         chain_to(&state.listing.segments, point)?;
         let intent = Intent::Import { vault: protection.vault, stream: volume.id, point };
-        let (made, (written, fetched)) = self.import(verb, &volume, intent, new)?;
+        self.restored_as(verb, &volume, intent, timestamp(time), new)
+    }
+
+    /// Makes a new volume like `like` with the point of the intent, which was at `time`.
+    pub(super) fn restored_as(
+        &self,
+        verb: &'static str,
+        like: &Volume,
+        intent: Intent,
+        time: Timestamp,
+        new: &VolumeName,
+    ) -> Result<Restored> {
+        let point = intent.restores().map_or(0, |(_, _, point)| point);
+        let (made, (written, fetched)) = self.import(verb, like, intent, new)?;
         Ok(Restored {
             name: made.name.clone(),
             id: made.id,
             point,
-            time: timestamp(time),
+            time,
             undo: None,
             written,
             fetched,

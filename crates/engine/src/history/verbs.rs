@@ -1,10 +1,11 @@
 //! The verbs of histories.
 
+use super::verification::Verdict;
 use super::{CutView, Gap, ProtectionStatus, Timeline};
 use crate::engine::{Engine, lock};
 use crate::{Change, Error, Fault, Result};
 use jiff::Timestamp;
-use model::{At, DriverKind, Protection, SnapshotName, Volume, VolumeName};
+use model::{At, DriverKind, Protection, SnapshotName, VaultName, Volume, VolumeName};
 use std::sync::Arc;
 use vault::read::Access;
 use vault::stream::{Snapshot, State};
@@ -122,6 +123,18 @@ impl Engine {
         let protection = self.protection_of(&volume)?;
         let (_, state) = self.stream(&volume)?;
         let verdict = self.verdict(volume.id);
+        let vault = protection.vault.clone();
+        Ok(self.timeline(vault, &state, Some(&protection), verdict.as_ref()))
+    }
+
+    /// What a stream has, cut by cut. Without its protection it is not known which cuts are missing.
+    pub(super) fn timeline(
+        &self,
+        vault: VaultName,
+        state: &State,
+        protection: Option<&Protection>,
+        verdict: Option<&Verdict>,
+    ) -> Timeline {
         let mut cuts: Vec<CutView> = Vec::new();
         for (point, time) in state.cuts() {
             let stored = state
@@ -139,14 +152,14 @@ impl Engine {
                 stored,
                 snapshots: named.filter_map(|snapshot| snapshot.name.parse().ok()).collect(),
                 verified: verdict
-                    .as_ref()
                     .filter(|verdict| verdict.point == point)
                     .map(|verdict| (verdict.at, verdict.problems.is_empty())),
             });
         }
         let stored = state.listing.segments.iter().map(vault::Segment::size).sum();
-        let gaps = gaps(&cuts, &protection, self.clock.now());
-        Ok(Timeline { vault: protection.vault, cuts, stored, gaps })
+        let now = self.clock.now();
+        let gaps = protection.map(|protection| gaps(&cuts, protection, now)).unwrap_or_default();
+        Timeline { vault, cuts, stored, gaps }
     }
 
     /// Cuts a volume now, and waits until the cut is durable. The newest cut, if nothing has changed since.

@@ -1,8 +1,10 @@
 //! What the engine says about histories.
 
 use jiff::Timestamp;
-use model::{Protection, SnapshotName, VaultName, VolumeId, VolumeName};
+use model::{Protection, SnapshotName, VaultName, Volume, VolumeId, VolumeName};
+use std::sync::Arc;
 use std::time::Duration;
+use vault::format::StreamId;
 
 /// One cut that can be restored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +43,34 @@ pub struct Timeline {
     pub stored: u64,
     /// Where cuts are missing.
     pub gaps: Vec<Gap>,
+}
+
+/// One history in a vault, whatever became of its volume.
+#[derive(Debug, Clone)]
+pub struct StoredHistory {
+    /// What stands for it in the names of its objects.
+    pub stream: StreamId,
+    /// The volume as the vault describes it; or why that can't be told, in words.
+    pub about: std::result::Result<Box<Volume>, String>,
+    /// The volume, if this host has it: live, or in the trash.
+    pub here: Option<Arc<Volume>>,
+    /// Its oldest cut.
+    pub first: Option<(u64, Timestamp)>,
+    /// Its newest cut.
+    pub newest: Option<(u64, Timestamp)>,
+    /// How many cuts can be restored.
+    pub cuts: u64,
+    /// The bytes in the vault in all.
+    pub stored: u64,
+    /// What else is in it and can't be read.
+    pub damaged: Vec<String>,
+}
+
+impl StoredHistory {
+    /// What it is of, as far as anyone knows: where the vault can't tell, this host may.
+    pub fn volume(&self) -> Option<&Volume> {
+        self.about.as_deref().ok().or(self.here.as_deref())
+    }
 }
 
 /// How a volume's protection is doing.

@@ -3,7 +3,7 @@
 use super::VaultError;
 use crate::Clock;
 use crate::engine::lock;
-use model::VaultName;
+use model::{VaultName, VolumeId};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -14,6 +14,7 @@ use vault::descriptor::VaultError as FormatError;
 use vault::format::{Keys, StreamId};
 use vault::inventory::keep_vault_inventory;
 use vault::keys::{DataKey, VaultId};
+use vault::read::Access;
 
 type Result<T> = std::result::Result<T, VaultError>;
 
@@ -90,6 +91,16 @@ impl OpenVault {
     /// Its identity.
     pub fn id(&self) -> VaultId {
         VaultId(self.vault_id)
+    }
+
+    /// What stands for a volume in the names of its history.
+    pub fn stream_of(&self, volume: VolumeId) -> StreamId {
+        StreamId(self.keys.name(volume.as_bytes()))
+    }
+
+    /// What is needed to read and write one stream.
+    pub fn access(&self, stream: StreamId) -> Access {
+        Access { store: Arc::clone(&self.store), keys: self.keys.clone(), vault: self.vault_id, stream }
     }
 
     /// The data key.

@@ -6,7 +6,8 @@ use super::{Outcome, Session};
 use crate::output::human::{moment as moment_of, size, span};
 use crate::output::progress::{following, waiting};
 use crate::output::{Table, Tone, plain};
-use api::v1::{self, CloneVolume, Problem, Protect, RestoreCut, SnapshotCreate, Verify};
+use api::Client;
+use api::v1::{self, CloneVolume, Problem, Protect, RestoreCut, RestoreStored, SnapshotCreate, Verify};
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use engine::{Clock, SystemClock};
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// These take as long as the data is large.
-const PATIENCE: Duration = Duration::from_secs(24 * 3600);
+pub(super) const PATIENCE: Duration = Duration::from_secs(24 * 3600);
 
 /// A moment as people write it, as the daemon takes it.
 fn moment(text: &str) -> Result<At, Problem> {
@@ -114,15 +115,27 @@ pub async fn protection(session: &Session) -> Outcome {
 /// The cuts that a volume can be brought back to
 #[derive(Debug, Args)]
 pub struct HistoryArgs {
-    /// The volume
+    /// The volume; with --vault, its name or its ID (`everhold vault histories`)
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     volume: String,
+    /// Look into this vault, whatever became of the volume
+    #[arg(long, value_name = "VAULT", value_parser = NonEmptyStringValueParser::new())]
+    vault: Option<String>,
     /// Only cuts from this moment on
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
     /// All of them, not only the newest 40 and the named ones
     #[arg(long)]
     all: bool,
+}
+
+/// The history of a volume; with a vault, as it is there.
+async fn history_in(client: &Client, vault: Option<&str>, volume: &str) -> Result<v1::History, Problem> {
+    let client = client.clone().with_patience(PATIENCE);
+    match vault {
+        Some(vault) => waiting("reading the history", client.stored_history(vault, volume)).await,
+        None => waiting("reading the history", client.history(volume)).await,
+    }
 }
 
 impl HistoryArgs {
@@ -139,7 +152,7 @@ impl HistoryArgs {
             }
             None => None,
         };
-        let mut history = session.client.history(&self.volume).await?;
+        let mut history = history_in(&session.client, self.vault.as_deref(), &self.volume).await?;
         let kept = |time| since.is_none_or(|since| time >= since);
         history.cuts.retain(|cut| kept(cut.time));
         history.gaps.retain(|gap| kept(gap.to));
@@ -215,15 +228,21 @@ impl SnapshotCommand {
 /// Bring a volume back to a moment, in place or as a new volume
 #[derive(Debug, Args)]
 pub struct RestoreArgs {
-    /// The volume
+    /// The volume; with --vault, its name or its ID (`everhold vault histories`)
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     volume: String,
+    /// From this vault, whatever became of the volume: it was destroyed, or is another host's
+    #[arg(long, value_name = "VAULT", requires = "as_name", value_parser = NonEmptyStringValueParser::new())]
+    vault: Option<String>,
     /// A time (`2m ago`, `14:03:05`, RFC 3339), a cut (`#17`) or a snapshot
     #[arg(long, value_name = "TIME|CUT|SNAPSHOT", value_parser = NonEmptyStringValueParser::new())]
     at: String,
     /// Make a new volume, and leave this one as it is
     #[arg(long = "as", value_name = "NEW", value_parser = NonEmptyStringValueParser::new())]
     as_name: Option<String>,
+    /// Put the new volume in this pool [default: the one that it was in, where there is one of that name]
+    #[arg(long, requires = "vault", value_parser = NonEmptyStringValueParser::new())]
+    pool: Option<String>,
     /// Stop the containers that use it, and start them again afterwards
     #[arg(long, conflicts_with = "as_name")]
     stop_containers: bool,
@@ -237,11 +256,15 @@ impl RestoreArgs {
     pub async fn run(self, session: &Session) -> Outcome {
         let at = moment(&self.at)?;
         let client = session.client.clone().with_patience(PATIENCE);
-        let history = waiting("reading the history", client.history(&self.volume)).await?;
+        let history = history_in(&client, self.vault.as_deref(), &self.volume).await?;
         let cut = show::find(&history, &at);
         if let Some(cut) = cut {
             let (new, stop) = (self.as_name.as_deref(), self.stop_containers);
-            session.out.aside(&show::plan(&self.volume, new, stop, cut, &at));
+            let from = self.vault.as_ref().map(|vault| format!("The vault {vault}"));
+            session.out.aside(&show::plan(from.as_ref().unwrap_or(&self.volume), new, stop, cut, &at));
+        }
+        if let (Some(vault), Some(new)) = (&self.vault, &self.as_name) {
+            return self.out_of_vault(session, vault, new, &at).await;
         }
         if self.as_name.is_none() && !self.yes {
             agreed(session, &self.volume, &at, cut)?;
@@ -265,6 +288,35 @@ impl RestoreArgs {
                 let stop = if self.stop_containers { " --stop-containers" } else { "" };
                 out.line(&format!("To undo it: everhold restore {} --at '#{undo}'{stop}", restored.name));
             }
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl RestoreArgs {
+    async fn out_of_vault(&self, session: &Session, vault: &str, new: &str, at: &At) -> Outcome {
+        let client = session.client.clone().with_patience(PATIENCE);
+        let request = RestoreStored { at: at.to_string(), as_name: new.to_owned(), pool: self.pool.clone() };
+        let restore = client.restore_stored(vault, &self.volume, &request);
+        let restored = following("restoring", &session.client, new, restore).await?;
+        // It is there, whether or not it can be looked at.
+        let made = session.client.inspect(new).await.ok();
+        session.out.show(&restored, |out| {
+            let which = show::which(restored.point, restored.time, at);
+            let written = size(Some(restored.written));
+            out.line(&format!("{}: has {which} ({written} written)", restored.name));
+            let Some(made) = made else { return };
+            out.line(&match made.protection {
+                Some(status) => format!(
+                    "In pool {}; it has a history of its own in vault {}.",
+                    made.volume.pool,
+                    status.protection.vault.unwrap_or_default()
+                ),
+                None => format!(
+                    "In pool {}; it has no history, as a vault that is read-only here can't get one: `everhold protect {}` begins one.",
+                    made.volume.pool, restored.name
+                ),
+            });
         })?;
         Ok(ExitCode::SUCCESS)
     }
@@ -407,6 +459,7 @@ mod tests {
             "protect data --interval 500ms --vault far --keep 1s:10m,1h:7d --group shop",
             "protect data --off",
             "history data --since 14:03 --all --json",
+            "history data --vault far",
             "snapshot create data release",
             "snapshot ls data",
             "snapshot list data",
@@ -414,6 +467,7 @@ mod tests {
             "restore data --at 2m",
             "restore data --at #17 --stop-containers -y",
             "restore data --at release --as copy",
+            "restore data --vault far --at release --as copy --pool fast",
             "clone data copy",
             "clone data copy --at yesterday",
             "verify data --at #17",
@@ -438,6 +492,8 @@ mod tests {
             "snapshot create data",
             "restore data",
             "restore --at 2m",
+            "restore data --vault far --at 2m",
+            "restore data --at 2m --as copy --pool fast",
             "restore data --at 2m --as copy --stop-containers",
             "clone data",
             "verify",

@@ -1,6 +1,7 @@
 //! `everhold vault …`
 
-use super::{Outcome, Session};
+use super::history::PATIENCE;
+use super::{Outcome, Session, labels};
 use crate::output::human::{size, time};
 use crate::output::progress::waiting;
 use crate::output::{Output, Table, Tone, plain};
@@ -8,6 +9,7 @@ use ::vault::url::{Location, LocationError};
 use api::v1::{self, Problem, Secret, VaultAdd, VaultState};
 use clap::Subcommand;
 use clap::builder::NonEmptyStringValueParser;
+use jiff::Timestamp;
 use model::ErrorKind;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -35,6 +37,15 @@ pub enum Command {
         /// Read everything: every hash is compared and every block opened; takes as long as reading the vault does
         #[arg(long)]
         deep: bool,
+    },
+    /// The histories in a vault, also those of volumes that were destroyed or are another host's
+    ///
+    /// `everhold history --vault` shows the cuts of one, and `everhold restore --vault` makes a new volume of it. Nothing is
+    /// written to the vault, so that it may be one that another host writes to.
+    Histories {
+        /// The vault's name
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        name: String,
     },
     /// Print one more recovery kit of a vault
     Kit {
@@ -184,6 +195,11 @@ impl Command {
                 }
                 return Ok(ExitCode::from(if bad { ErrorKind::Conflict.exit_code() } else { 0 }));
             }
+            Self::Histories { name } => {
+                let client = session.client.clone().with_patience(PATIENCE);
+                let stored = waiting("listing the vault", client.stored_histories(&name)).await?;
+                session.out.show(&stored, |out| say_stored(out, &stored))?;
+            }
             Self::Kit { name } => {
                 let kit = waiting("making a recovery kit", session.client.vault_kit(&name)).await?;
                 session.out.show(&kit, |out| {
@@ -273,6 +289,30 @@ fn table(vaults: &[v1::Vault]) -> Table {
         ]);
     }
     table
+}
+
+fn say_stored(out: &Output, stored: &v1::StoredHistories) {
+    let mut table =
+        Table::new(["VOLUME", "ID", "SIZE", "HERE", "CUTS", "FIRST", "NEWEST", "STORED", "LABELS"]);
+    let at = |cut: Option<Timestamp>| cut.map_or_else(|| "-".to_owned(), time);
+    for history in &stored.histories {
+        table.row([
+            history.volume.clone().unwrap_or_else(|| "?".to_owned()),
+            history.id.clone().unwrap_or_else(|| history.stream.clone()),
+            size(history.size),
+            history.here.as_str().to_owned(),
+            history.cuts.to_string(),
+            at(history.first_time),
+            at(history.newest_time),
+            size(Some(history.stored)),
+            labels(&history.labels),
+        ]);
+    }
+    out.table(&table, "There is no history in this vault.");
+    for history in &stored.histories {
+        let which = history.volume.as_ref().unwrap_or(&history.stream);
+        history.problems.iter().for_each(|problem| out.note(&format!("{which}: {}", plain(problem))));
+    }
 }
 
 fn say_checked(out: &Output, checked: &v1::VaultChecked) {

@@ -9,6 +9,7 @@ mod crashes;
 mod database;
 mod docker;
 mod full_disk;
+mod gone;
 mod history;
 mod in_time;
 mod moments;

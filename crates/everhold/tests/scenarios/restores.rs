@@ -27,7 +27,7 @@ fn noise() -> Vec<u8> {
 }
 
 /// A volume `data` at rest with noise in it, and a snapshot `before` of other noise.
-fn with_noise(sandbox: &Sandbox, options: &[&str]) {
+pub fn with_noise(sandbox: &Sandbox, options: &[&str]) {
     create(sandbox, "data", &[&["size=256MiB", "protect=1s"], options].concat());
     let path = mounted(sandbox, "data");
     std::fs::write(path.join("noise"), noise()).expect("write");
@@ -59,18 +59,18 @@ fn on_a_terminal(sandbox: &Sandbox, words: &[&str]) -> String {
 }
 
 /// What the daemon says about the work on a volume.
-fn work(sandbox: &Sandbox, volume: &str) -> Option<Value> {
+pub fn work(sandbox: &Sandbox, volume: &str) -> Option<Value> {
     let progress = sandbox.rest("/v1/progress");
     progress["work"].as_array().expect("a list").iter().find(|work| work["volume"] == volume).cloned()
 }
 
-fn number(value: &Value, field: &str) -> u64 {
+pub fn number(value: &Value, field: &str) -> u64 {
     value[field].as_u64().unwrap_or_else(|| panic!("{field} of {value}"))
 }
 
 /// Waits until a volume can be used, and checks that it has all the noise.
 #[track_caller]
-fn becomes_whole(sandbox: &Sandbox, volume: &str) {
+pub fn becomes_whole(sandbox: &Sandbox, volume: &str) {
     until("the volume can be used", LONG, || {
         sandbox.run(&["volume", "mount", volume, "--id", "test"]).status.success()
     });
