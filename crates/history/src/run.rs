@@ -14,27 +14,31 @@ pub(crate) type SealedBlock = (Entry, Bytes);
 /// Threads that compare and seal at most. They leave something to the applications.
 const MOST_THREADS: usize = 4;
 
-/// Seals these blocks, the first of which has this number.
-pub(crate) fn seal_run(sealer: &mut Sealer, first: u64, content: &[u8]) -> Vec<SealedBlock> {
+/// Seals these blocks, the first of which has this number. `scratch` is memory to work in, best the same again each time.
+pub(crate) fn seal_run(
+    sealer: &mut Sealer,
+    scratch: &mut Vec<u8>,
+    first: u64,
+    content: &[u8],
+) -> Vec<SealedBlock> {
     let (blocks, _) = content.as_chunks::<BLOCK>();
-    seal_these(sealer, (first..).zip(blocks), blocks.len())
+    seal_these(sealer, scratch, (first..).zip(blocks))
 }
 
 /// The sealed bytes of all of them stand in one piece of memory.
 fn seal_these<'a>(
     sealer: &mut Sealer,
+    scratch: &mut Vec<u8>,
     blocks: impl Iterator<Item = (u64, &'a [u8; BLOCK])>,
-    most: usize,
 ) -> Vec<SealedBlock> {
-    let mut sealed = Vec::with_capacity(most * BLOCK);
-    let mut entries = Vec::with_capacity(most);
+    scratch.clear();
+    let mut entries = Vec::new();
     for (block, content) in blocks {
-        let begin = sealed.len();
-        let entry = seal_block(sealer, block, content, &mut sealed);
-        entries.push((entry, begin..sealed.len()));
+        let begin = scratch.len();
+        let entry = seal_block(sealer, block, content, scratch);
+        entries.push((entry, begin..scratch.len()));
     }
-    // Copied, as most of what was set aside is not needed.
-    let sealed = Bytes::copy_from_slice(&sealed);
+    let sealed = Bytes::copy_from_slice(scratch);
     entries.into_iter().map(|(entry, range)| (entry, sealed.slice(range))).collect()
 }
 
@@ -50,8 +54,10 @@ pub(crate) struct Run {
 
 impl Run {
     /// Seals the blocks that are not as expected, or all.
-    fn differing(&self, keys: &Keys, sealer: &mut Sealer) -> Vec<SealedBlock> {
-        let Some(expected) = &self.expected else { return seal_run(sealer, self.first, &self.content) };
+    fn differing(&self, keys: &Keys, sealer: &mut Sealer, scratch: &mut Vec<u8>) -> Vec<SealedBlock> {
+        let Some(expected) = &self.expected else {
+            return seal_run(sealer, scratch, self.first, &self.content);
+        };
         let (blocks, _) = self.content.as_chunks::<BLOCK>();
         let differs = |(content, expected): &(&[u8; BLOCK], &Option<Located>)| match expected
             .as_ref()
@@ -61,7 +67,7 @@ impl Run {
             Some(Content::Zeros { .. }) | None => !is_zero(content),
         };
         let blocks = (self.first..).zip(blocks.iter().zip(expected)).filter(|(_, both)| differs(both));
-        seal_these(sealer, blocks.map(|(block, (content, _))| (block, content)), expected.len())
+        seal_these(sealer, scratch, blocks.map(|(block, (content, _))| (block, content)))
     }
 }
 
@@ -103,10 +109,11 @@ impl Comparing {
                     .name("compare".to_owned())
                     .spawn_scoped(scope, move || {
                         linux::host::be_nice();
+                        let mut scratch = Vec::new();
                         loop {
                             let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
                             let Ok(run) = next else { return };
-                            let differing = run.differing(keys, &mut sealer);
+                            let differing = run.differing(keys, &mut sealer, &mut scratch);
                             if tell.send(Compared { differing, spare: run.content }).is_err() {
                                 return;
                             }

@@ -98,6 +98,8 @@ pub struct Writer {
     outbox: Arc<Outbox>,
     journal: Journal,
     sealer: Sealer,
+    /// Memory to seal in.
+    scratch: Vec<u8>,
     pending: BTreeMap<u64, SealedBlock>,
     portion: usize,
 }
@@ -164,6 +166,7 @@ impl Writer {
             next: outbox.next(),
             outbox: Arc::new(outbox),
             sealer,
+            scratch: Vec::new(),
             pending: BTreeMap::new(),
             portion,
         };
@@ -335,7 +338,7 @@ impl Writer {
         if u64::from(self.sealer.left()) < content.len() as u64 / SIZE {
             self.sealer = self.new_sealer();
         }
-        let sealed = seal_run(&mut self.sealer, first, content);
+        let sealed = seal_run(&mut self.sealer, &mut self.scratch, first, content);
         self.hold_sealed(sealed);
     }
 

@@ -13,11 +13,12 @@ pub fn give_back() {
     crate::sys::malloc_trim();
 }
 
-/// Keeps the memory of a long-lived process near what it uses: large pieces go back to the kernel as soon as they are freed, and threads
-/// share what is set aside (`mallopt(3)`). For the beginning, before there are threads.
+/// Keeps the memory of a long-lived process near what it uses: threads share what is set aside, and what is largest goes back to the
+/// kernel as soon as it is freed (`mallopt(3)`). For the beginning, before there are threads.
 ///
-/// With glibc's own choice, threads that come and go with megabytes each leave five times as much behind.
+/// With glibc's own choice, threads that come and go with megabytes each leave five times as much behind, whatever [`give_back`]
+/// does. That takes care of the rest: with less set aside, each piece that is used again would cost as many page faults as it has pages.
 pub fn keep_small() {
     #[cfg(target_env = "gnu")]
-    crate::sys::mallopt(2, 256 << 10);
+    crate::sys::mallopt(2, 4 << 20, 32 << 20);
 }

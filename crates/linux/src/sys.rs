@@ -262,12 +262,13 @@ pub(crate) fn malloc_trim() {
     unsafe { libc::malloc_trim(0) };
 }
 
-/// `mallopt(3)`: how many arenas there are at most, and from which size on a piece is a mapping of its own.
+/// `mallopt(3)`: how many arenas there are at most, from which size on a piece is a mapping of its own, and how much may be set aside.
 #[cfg(target_env = "gnu")]
-pub(crate) fn mallopt(arenas: i32, mapped_from: i32) {
-    // SAFETY: both are plain numbers; what malloc makes of them counts from its next call on.
+pub(crate) fn mallopt(arenas: i32, mapped_from: i32, aside: i32) {
+    // SAFETY: they are plain numbers; what malloc makes of them counts from its next call on.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, arenas);
         libc::mallopt(libc::M_MMAP_THRESHOLD, mapped_from);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, aside);
     }
 }
