@@ -8,7 +8,7 @@ use crate::writer::{Right, random_u32, salt};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use vault::Listing;
 use vault::claim::{self, Epoch};
 use vault::format::{BuiltPart, Kind, PartName};
@@ -17,8 +17,10 @@ use vault::store::{DirOptions, DirStore};
 
 /// What waits in memory at most, before it goes to the spool.
 const IN_MEMORY: u64 = 32 << 20;
-/// How long a first copy waits for the vault before it says so.
+/// How long a first copy waits for a vault that is slow before it says so.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// And how long for one that fails: others want the thread.
+const HOPE: Duration = Duration::from_secs(10);
 
 /// What waits for the vault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,8 +71,18 @@ struct Inner {
     spooled_segments: u64,
     era_begun: bool,
     fenced: bool,
+    /// Nobody wants what is in here any more.
+    closed: bool,
     trouble: Option<String>,
+    /// Since when nothing could be put.
+    troubled: Option<Instant>,
     lost: bool,
+}
+
+impl Inner {
+    fn is_hopeless(&self) -> bool {
+        self.troubled.is_some_and(|since| since.elapsed() > HOPE)
+    }
 }
 
 /// What was cut and is not in the vault yet.
@@ -252,18 +264,19 @@ impl Outbox {
         let bytes: u64 = parts.iter().map(|part| part.body.len() as u64).sum();
         let Some(name) = parts.last().map(|part| part.name) else { return Ok(()) };
         let mut inner = lock(&self.inner);
-        if can_wait {
-            let (waited, timeout) = self
-                .freed
-                .wait_timeout_while(inner, PATIENCE, |inner| {
-                    // One that is larger than that alone would wait for ever.
-                    inner.queued > 0 && inner.queued + bytes > 2 * IN_MEMORY && !inner.fenced
-                })
-                .unwrap_or_else(PoisonError::into_inner);
-            inner = waited;
-            if timeout.timed_out() {
+        let begun = Instant::now();
+        // One that is larger than that alone would wait for ever.
+        while can_wait && inner.queued > 0 && inner.queued + bytes > 2 * IN_MEMORY {
+            if inner.fenced || inner.closed {
+                break;
+            }
+            if inner.is_hopeless() || begun.elapsed() > PATIENCE {
                 return Err(Error::SpoolFull { bytes: inner.queued });
             }
+            inner = self.freed.wait_timeout(inner, HOPE).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if inner.closed {
+            return Err(Error::Stopped);
         }
         if inner.fenced {
             return Err(Error::Fenced { epoch: self.epoch });
@@ -293,6 +306,12 @@ impl Outbox {
         self.put_aside(&parts)?;
         lock(&self.inner).newest = (name.to, name.time);
         Ok(())
+    }
+
+    /// Nothing is taken in any more, and who waits for room waits no longer.
+    pub fn close(&self) {
+        lock(&self.inner).closed = true;
+        self.freed.notify_all();
     }
 
     /// Moves what is in memory to the spool, where it outlives the daemon.
@@ -365,6 +384,8 @@ impl Outbox {
         let done = self.upload_all();
         let mut inner = lock(&self.inner);
         inner.trouble = done.as_ref().err().map(ToString::to_string);
+        let began = inner.troubled.filter(|_| done.is_err());
+        inner.troubled = done.is_err().then(|| began.unwrap_or_else(Instant::now));
         if matches!(done, Err(Error::Fenced { .. })) {
             inner.fenced = true;
         }

@@ -1,7 +1,7 @@
 //! `everhold daemon` and its command line.
 
 use crate::sandbox::{Sandbox, expect_success};
-use crate::until;
+use crate::{output_of, until};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -170,12 +170,7 @@ impl Sandbox {
 
     /// Runs `everhold` with these words.
     pub fn run(&self, words: &[&str]) -> Output {
-        Command::new(&self.binary)
-            .env("EVERHOLD_SOCKET", self.socket())
-            .args(words)
-            .stdin(Stdio::null())
-            .output()
-            .expect("run everhold")
+        output_of(Command::new(&self.binary).env("EVERHOLD_SOCKET", self.socket()).args(words))
     }
 
     /// What `/metrics` says.

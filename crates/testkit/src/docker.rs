@@ -1,7 +1,7 @@
 //! A Docker Engine of the sandbox's own, and its command line.
 
 use crate::sandbox::{Sandbox, checked, expect_success};
-use crate::until;
+use crate::{output_of, until};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -63,7 +63,7 @@ impl Sandbox {
 
     /// Runs `docker` with these words.
     pub fn try_docker(&self, words: &[&str]) -> Output {
-        self.docker_command().args(words).output().expect("run docker")
+        output_of(self.docker_command().args(words))
     }
 
     /// Runs `docker`, which must succeed; returns what it printed, trimmed.

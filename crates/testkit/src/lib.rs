@@ -11,11 +11,13 @@
 
 mod daemon;
 mod docker;
+mod run;
 mod s3;
 mod sandbox;
 mod wait;
 
 pub use docker::{BUSYBOX, MARIADB, POSTGRES};
+pub use run::output_of;
 pub use s3::{S3_BUCKET, S3_KEY, S3_SECRET, S3Fault, S3Server};
 pub use sandbox::Sandbox;
 pub use wait::{until, until_some};

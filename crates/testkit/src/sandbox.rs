@@ -1,5 +1,6 @@
 //! The directory that a test has for itself, and its end.
 
+use crate::output_of;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 use std::sync::Once;
@@ -83,7 +84,7 @@ impl Sandbox {
 /// Runs a command to its end; panics with its output if it fails.
 #[track_caller]
 pub(crate) fn checked(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let output = output_of(command);
     expect_success(&format!("{command:?}"), &output)
 }
 

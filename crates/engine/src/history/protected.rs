@@ -111,8 +111,10 @@ impl Histories {
 
     pub(crate) fn forget(&self, id: VolumeId) {
         if let Some(state) = lock(&self.volumes).remove(&id) {
-            // Whoever uploads finds nothing more to do.
-            lock(&state.outbox).take();
+            // Whoever uploads finds nothing more to do, and whoever cuts it just now should not wait for him.
+            if let Some(outbox) = lock(&state.outbox).take() {
+                outbox.close();
+            }
         }
         self.tracking.unprotect(id);
         self.going.failed(id, false);

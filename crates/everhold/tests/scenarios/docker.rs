@@ -214,8 +214,7 @@ fn compose_down_with_volumes_can_be_taken_back() {
     let compose = |words: &[&str]| {
         let mut command = Command::new("docker-compose");
         command.env("DOCKER_HOST", format!("unix://{}/docker/docker.sock", sandbox.dir().display()));
-        let output =
-            command.args(["-p", "shop", "-f"]).arg(&file).args(words).output().expect("run docker-compose");
+        let output = testkit::output_of(command.args(["-p", "shop", "-f"]).arg(&file).args(words));
         assert!(
             output.status.success(),
             "docker-compose {words:?}: {}",

@@ -309,3 +309,8 @@ fn any_moment_of_a_running_mariadb_comes_back() {
 fn any_moment_comes_back_through_a_server_that_fails() {
     comes_back(&POSTGRESQL, Some(Arc::new(S3Server::start())));
 }
+
+#[test]
+fn any_moment_of_mariadb_comes_back_through_a_server_that_fails() {
+    comes_back(&MARIA, Some(Arc::new(S3Server::start())));
+}

@@ -2,7 +2,7 @@
 //! is not copied twice. Small pieces, and file systems without direct I/O, go through it.
 
 use super::{ALIGNMENT, Buffer, MAX_READ};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
@@ -55,6 +55,9 @@ impl<'a> Sink<'a> {
             self.buffer = Buffer::new(MAX_READ as usize);
         }
         let whole = bytes.len() - bytes.len() % ALIGNMENT;
+        // Blocks that are there already can be written by several at a time, while a file that gets new ones is locked as a whole for as
+        // long as the disk takes. Where this is not to be had, it is only slower.
+        let _as_far_as_it_goes = rustix::fs::fallocate(direct, FallocateFlags::KEEP_SIZE, at, whole as u64);
         let mut done = 0;
         while done < whole {
             let piece = &bytes[done..whole.min(done + self.buffer.len())];
