@@ -16,8 +16,8 @@ use std::time::Duration;
 use vault::read::Access;
 use vault::stream::State;
 
-/// Threads of a restore: two read and write while others decrypt.
-pub(crate) const WORKERS: usize = 4;
+/// Threads of a restore: more than there are processors, as some wait for the disk.
+pub(crate) const WORKERS: usize = 6;
 /// In the home of a volume: how far its restore has come.
 pub(crate) const NOTE: &str = "restoring.json";
 /// Interrupted restores that are gone on with at once.
