@@ -265,6 +265,11 @@ impl From<SpecError> for Error {
     }
 }
 
+/// Whether a file could not be written because there is no room for it.
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+}
+
 const UNTOUCHED: &str = "nothing was changed";
 
 impl Error {
@@ -300,6 +305,7 @@ impl Error {
                 history::Error::Fenced { .. } => ErrorKind::Conflict,
                 history::Error::SpoolFull { .. } => ErrorKind::NoSpace,
                 history::Error::NeedsVault { .. } => ErrorKind::Unavailable,
+                history::Error::File { source, .. } if is_full(source) => ErrorKind::NoSpace,
                 history::Error::InUse
                 | history::Error::Stopped
                 | history::Error::Freeze(_)
@@ -393,6 +399,9 @@ impl Error {
                 | history::Error::NeedsVault { .. }
                 | history::Error::Vault(_) => {
                     "`everhold vault check` says what is wrong with the vault; cuts go on by themselves once it is back".into()
+                }
+                history::Error::File { source, .. } if is_full(source) => {
+                    "free space there (`everhold pool ls`, `everhold trash empty`), then try again".into()
                 }
                 _ => "it is tried again by itself; `everhold status` shows whether it keeps failing".into(),
             },

@@ -95,6 +95,8 @@ pub struct VaultAdded {
     pub vault: VaultView,
     /// The recovery kit of a vault that was made. It is kept nowhere.
     pub kit: Option<Zeroizing<String>>,
+    /// What could not be told of a vault that was opened.
+    pub notes: Vec<String>,
 }
 
 /// How a vault stands.
@@ -571,8 +573,13 @@ impl Vaults {
         if let Err(error) = self.open_known(&known, true).and_then(|open| Ok(open.writable()?)) {
             tracing::warn!(vault = %add.name, %error, "the new vault is not claimed yet");
         }
-        let text = kit.text(add.name.as_str(), id, &add.url.to_string(), now);
-        Ok(VaultAdded { change: VaultChange::Created, vault: known.view(), kit: Some(text) })
+        let text = kit.text(add.name.as_str(), id, &made.key, &add.url.to_string(), now);
+        Ok(VaultAdded {
+            change: VaultChange::Created,
+            vault: known.view(),
+            kit: Some(text),
+            notes: Vec::new(),
+        })
     }
 
     fn add_existing(&self, add: &VaultAdd, store: &Arc<dyn Store>, there: &Descriptor) -> Result<VaultAdded> {
@@ -616,7 +623,23 @@ impl Vaults {
             tracing::warn!(vault = %add.name, %error, "the vault was added and has gone");
         }
         tracing::info!(vault = %add.name, url, %id, read_only = add.read_only, "a vault was opened");
-        Ok(VaultAdded { change: VaultChange::Opened, vault: known.view(), kit: None })
+        let mut notes = Vec::new();
+        if !unlock.can_tell() {
+            let fingerprint = opened.key.fingerprint(id);
+            tracing::warn!(
+                vault = %add.name, %fingerprint,
+                "what the vault was opened with has no fingerprint: another vault in its place could not be told"
+            );
+            notes.push(format!(
+                "what it was opened with has no line `# fingerprint: …` (kits of earlier versions and identity files of age \
+                 have none), so whether another vault was put in its place can't be told. The fingerprint of this one is \
+                 {fingerprint}: compare it with what `everhold vault check` says on a host that knows the vault"
+            ));
+            if !add.read_only {
+                notes.push(format!("`everhold vault kit {}` prints a kit with the fingerprint", add.name));
+            }
+        }
+        Ok(VaultAdded { change: VaultChange::Opened, vault: known.view(), kit: None, notes })
     }
 
     /// The name is known: the same vault reached in the same way, in another way, or another vault.
@@ -657,7 +680,7 @@ impl Vaults {
         if add.take_over && self.open_known(&known, true)?.take_over()? {
             change = VaultChange::TakenOver;
         }
-        Ok(VaultAdded { change, vault: known.view(), kit: None })
+        Ok(VaultAdded { change, vault: known.view(), kit: None, notes: Vec::new() })
     }
 
     /// One more recovery kit of a vault. It is kept nowhere.
@@ -687,7 +710,7 @@ impl Vaults {
             tracing::debug!(vault = %name, %error, "a slot that nobody can open stays");
         }
         tracing::info!(vault = %name, "a recovery kit was made");
-        Ok(kit.text(name.as_str(), open.id(), &known.record.url.to_string(), now))
+        Ok(kit.text(name.as_str(), open.id(), &open.data_key, &known.record.url.to_string(), now))
     }
 
     fn remove_nobodys(&self, open: &OpenVault) -> std::result::Result<(), VaultError> {

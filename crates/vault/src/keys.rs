@@ -7,6 +7,10 @@
 //! tail -n +2 k/ID | age --decrypt -i recovery-kit.txt
 //! ```
 
+mod kit;
+
+pub use kit::{Fingerprint, RecoveryKit};
+
 use crate::store::{Created, Store, StoreError};
 use age::secrecy::ExposeSecret;
 pub use age::secrecy::SecretString;
@@ -51,6 +55,21 @@ pub enum KeyError {
     /// The text holds no key.
     #[error("there is no line beginning with AGE-SECRET-KEY-1 in the recovery kit, or it is not whole")]
     BadIdentity,
+    /// The line that says which data key a recovery kit is for can't be read.
+    #[error("line {line} of the recovery kit, the fingerprint, is not whole: it has 32 hexadecimal digits")]
+    BadFingerprint {
+        /// Which line of the text.
+        line: usize,
+    },
+    /// What opens is not what the recovery kit is for.
+    #[error("this is not the vault that the recovery kit is for: the kit says that its fingerprint is {says}, and it is \
+        {found}. Another vault was put in its place, or a digit of the kit is wrong", says = one_of(says))]
+    Exchanged {
+        /// What the kit says.
+        says: Vec<Fingerprint>,
+        /// What the vault's key has.
+        found: Fingerprint,
+    },
     /// The text is no recipient.
     #[error("{0:?} is not an age recipient (age1…): {1}")]
     BadRecipient(String, &'static str),
@@ -69,6 +88,10 @@ pub enum KeyError {
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     Random,
+}
+
+fn one_of(fingerprints: &[Fingerprint]) -> String {
+    fingerprints.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
 }
 
 /// The identity of a vault.
@@ -144,53 +167,6 @@ impl DataKey {
     /// A key for one purpose. Purposes are never used again for another one.
     pub fn derive(&self, purpose: &'static str) -> [u8; 32] {
         blake3::derive_key(purpose, &self.0)
-    }
-}
-
-/// An identity that opens the vault, made with it and shown once.
-pub struct RecoveryKit(age::x25519::Identity);
-
-impl fmt::Debug for RecoveryKit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RecoveryKit(…)")
-    }
-}
-
-impl RecoveryKit {
-    /// Draws one, from the system's random numbers.
-    pub fn draw() -> Self {
-        Self(age::x25519::Identity::generate())
-    }
-
-    /// What the data key is sealed for.
-    pub fn recipient(&self) -> String {
-        self.0.to_public().to_string()
-    }
-
-    /// The text to keep: an identity file of `age`, with words around it.
-    pub fn text(&self, name: &str, vault: VaultId, url: &str, made: Timestamp) -> Zeroizing<String> {
-        Zeroizing::new(format!(
-            "# Everhold recovery kit\n\
-             #\n\
-             # vault:  {name}\n\
-             # id:     {vault}\n\
-             # where:  {url}\n\
-             # made:   {made:.0}\n\
-             # for:    {recipient}\n\
-             #\n\
-             # Who has this text and can read the vault can read all volumes' history in it.\n\
-             # Without it, and without another key slot, nobody can. Print it or put it into a\n\
-             # password store, and not only onto the host whose volumes it is to bring back.\n\
-             # It is not shown again.\n\
-             #\n\
-             # To use it, put this text into a file and hand that to Everhold when it asks for\n\
-             # the recovery kit. `age --decrypt -i FILE` takes it too.\n\
-             {secret}\n",
-            name = one_line(name),
-            url = one_line(url),
-            recipient = self.recipient(),
-            secret = self.0.to_string().expose_secret(),
-        ))
     }
 }
 
@@ -323,17 +299,24 @@ impl Unlock {
                 identity.set_max_work_factor(MOST_WORK);
                 Ok(vec![Box::new(identity)])
             }
-            Self::Kit(text) => {
-                let mut identities: Vec<Box<dyn age::Identity>> = Vec::new();
-                for line in
-                    text.expose_secret().lines().map(str::trim).filter(|l| l.starts_with("AGE-SECRET-KEY-1"))
-                {
-                    let identity =
-                        age::x25519::Identity::from_str(line).map_err(|_| KeyError::BadIdentity)?;
-                    identities.push(Box::new(identity));
-                }
-                if identities.is_empty() { Err(KeyError::BadIdentity) } else { Ok(identities) }
-            }
+            Self::Kit(text) => kit::identities(text.expose_secret()),
+        }
+    }
+
+    /// The fingerprints of which the data key must have one; none if any key is taken.
+    fn fingerprints(&self) -> Result<Vec<Fingerprint>, KeyError> {
+        match self {
+            Self::Passphrase(_) => Ok(Vec::new()),
+            Self::Kit(text) => kit::fingerprints(text.expose_secret()),
+        }
+    }
+
+    /// Whether what it opens can only be the vault that is meant. An identity alone opens what anybody has sealed for it;
+    /// for a passphrase, only who knows it can seal.
+    pub fn can_tell(&self) -> bool {
+        match self {
+            Self::Passphrase(_) => true,
+            Self::Kit(_) => self.fingerprints().is_ok_and(|fingerprints| !fingerprints.is_empty()),
         }
     }
 
@@ -410,10 +393,10 @@ pub fn remove_slot(store: &dyn Store, vault: VaultId, id: &str) -> Result<(), Ke
     Ok(store.delete(&format!("{SLOTS}{id}"))?)
 }
 
-/// Opens any one slot of a vault.
+/// Opens any one slot of a vault. What a recovery kit's fingerprint does not fit is never taken.
 pub fn unlock(store: &dyn Store, vault: VaultId, with: &Unlock) -> Result<DataKey, KeyError> {
-    let identities = with.identities()?;
-    let (mut slots, mut damaged) = (0, 0);
+    let (identities, says) = (with.identities()?, with.fingerprints()?);
+    let (mut slots, mut damaged, mut exchanged) = (0, 0, None);
     for (id, body) in bodies(store)? {
         let Some((head, sealed)) = body else {
             (slots, damaged) = (slots + 1, damaged + 1);
@@ -428,13 +411,24 @@ pub fn unlock(store: &dyn Store, vault: VaultId, with: &Unlock) -> Result<DataKe
             continue;
         }
         match open_slot(vault, &sealed, &identities) {
-            Ok(Some(key)) => return Ok(key),
+            Ok(Some(key)) => {
+                let found = key.fingerprint(vault);
+                if says.is_empty() || says.contains(&found) {
+                    return Ok(key);
+                }
+                // Who puts a slot beside the right one does not keep anybody out.
+                tracing::warn!(slot = id, %found, "a key slot holds another key than the recovery kit is for");
+                exchanged = Some(found);
+            }
             Ok(None) => {}
             Err(why) => {
                 tracing::warn!(slot = id, why, "a key slot is damaged");
                 damaged += 1;
             }
         }
+    }
+    if let Some(found) = exchanged {
+        return Err(KeyError::Exchanged { says, found });
     }
     let what = match with {
         Unlock::Kit(_) => "recovery kit",
@@ -493,11 +487,6 @@ fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// What is printed into a comment must not end it.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -526,11 +515,11 @@ mod tests {
         let second = add(&passphrase("correct horse battery"));
         assert_eq!(slots(&store, vault).unwrap().len(), 2);
 
-        let text = kit.text("home", vault, "s3://b/x", made());
+        let text = kit.text("home", vault, &key, "s3://b/x", made());
         for with in [Unlock::Kit(secret(&text)), Unlock::Passphrase(secret("correct horse battery"))] {
             assert_eq!(unlock(&store, vault, &with).unwrap().expose(), key.expose());
         }
-        let other = stranger.text("x", vault, "y", made());
+        let other = stranger.text("x", vault, &key, "y", made());
         for (with, what) in [
             (Unlock::Kit(secret(&other)), "recovery kit"),
             (Unlock::Passphrase(secret("wrong")), "passphrase"),
@@ -553,7 +542,7 @@ mod tests {
         let (vault, key, kit) = (VaultId([1; 16]), DataKey::draw(&random).unwrap(), RecoveryKit::draw());
         let slot = add_slot(&store, vault, &key, &NewSlot::for_kit(&kit), made(), &random).unwrap();
         let name = format!("k/{}", slot.id);
-        let unlock = || unlock(&store, vault, &Unlock::Kit(secret(&kit.text("x", vault, "y", made()))));
+        let unlock = || unlock(&store, vault, &Unlock::Kit(secret(&kit.text("x", vault, &key, "y", made()))));
         let length = store.objects()[&name].len();
         for at in 0..length {
             store.corrupt(&name, at);
@@ -567,18 +556,6 @@ mod tests {
         assert!(unlock().unwrap_err().to_string().contains("1 of them can't be read"));
         add_slot(&store, vault, &key, &NewSlot::for_kit(&kit), made(), &random).unwrap();
         assert_eq!(unlock().unwrap().expose(), key.expose());
-    }
-
-    #[test]
-    fn a_kit_says_what_it_is_for() {
-        let kit = RecoveryKit::draw();
-        let text = kit.text("home\nAGE-SECRET-KEY-1X", VaultId([0xab; 16]), "file:///srv/vault", made());
-        assert!(text.contains(&format!("# id:     {}", "ab".repeat(16))));
-        assert!(text.contains("# where:  file:///srv/vault\n# made:   2025-01-02T03:04:05Z\n"));
-        assert_eq!(text.lines().filter(|l| !l.starts_with('#')).count(), 1);
-        assert!(matches!(Unlock::Kit(secret("nothing")).identities(), Err(KeyError::BadIdentity)));
-        let cut = &text[..text.len() - 5];
-        assert!(matches!(Unlock::Kit(secret(cut)).identities(), Err(KeyError::BadIdentity)));
     }
 
     #[test]

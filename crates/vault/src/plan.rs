@@ -13,6 +13,8 @@
 //! - one for every 32 days before that, and
 //! - fewer than [`PIECES`] for the base.
 //!
+//! [`LONGEST`] is what that comes to with a cut a second, and [`SPACE`] how much room it takes.
+//!
 //! And with `k` points that must stay, the tree has at most `2k` runs without a branch. Those older than an hour and not
 //! on the way to the newest point have fewer than [`LINKS`] segments, or as many as differ in size by a factor of two.
 
@@ -20,6 +22,18 @@ use crate::chain::{Ways, before};
 use crate::format::Kind;
 use crate::segment::Segment;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+/// The most segments on the way to a point that must stay, when a plan is empty and there is at most a cut a second: those of
+/// its minute, minutes of its hour, hours of its day, days, and the base. After 32 days, one more for every 32 days.
+pub const LONGEST: usize = 60 + 60 + 24 + 32 + PIECES;
+
+/// So many times the blocks of the points that must stay, each of its contents counted once, is the most that a stream has
+/// when a plan is empty, besides what was written in the last [`YOUNG`]. Unlike [`LONGEST`] that does not follow from the rules;
+/// it is what tests hold, with a quarter to spare.
+pub const SPACE: usize = 4;
+
+/// What is younger, in milliseconds, may be there as it was written: a minute is merged when it is over.
+pub const YOUNG: u64 = 2 * 60_000;
 
 /// How streams are kept in shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +80,8 @@ impl Plan {
 /// the base costs at most one more than so many. A number of segments is no reason: a terabyte would be written for 32
 /// small cuts that nobody asks for any more, and the levels bound their number anyway.
 const BASE: u64 = 4;
+/// A run is merged when it has so many times what can be wanted of it.
+const COPIES: u64 = 3;
 /// A base of so many pieces is merged once, however little comes after.
 const PIECES: usize = 32;
 /// So many segments without a branch are merged. Not two: while a tier of the retention ends, the run grows by one again
@@ -262,6 +278,9 @@ impl Stream<'_> {
             }
             let way = self.way(begin, end);
             let first = if begin == 0 { self.base(&way, last_cut) } else { Some(0) };
+            if begin != 0 && self.spare(&way, begin, last_cut) {
+                continue;
+            }
             // Half of a bucket that is to be merged should not be merged before.
             let Some(first) = first.filter(|_| levels_done) else { continue };
             let last = match way.last() {
@@ -293,6 +312,24 @@ impl Stream<'_> {
         }
     }
 
+    /// Merges a run that has the volume several times over, whatever bucket is not over yet: else every hour and every day in
+    /// which all is written anew would be one more copy of it. No more of it can be wanted than the way to its beginning
+    /// has, or the largest of its segments; if the volume has grown since, the next time comes when it has grown as much again.
+    fn spare(&mut self, run: &[usize], begin: u64, last_cut: u64) -> bool {
+        // What is of a minute that is not over changes at every cut.
+        let now = self.bucket(0, last_cut);
+        let over = run.iter().take_while(|at| self.bucket(0, self.segments[**at].to) != now).count();
+        let run = run.get(..over).unwrap_or(&[]);
+        let sizes = || run.iter().map(|at| self.segments[*at].size());
+        let (sum, most) = (sizes().sum::<u64>(), sizes().max().unwrap_or(0));
+        let size = |way: Vec<usize>| way.iter().map(|at| self.segments[*at].size()).sum::<u64>();
+        if sum < most.saturating_mul(COPIES) || sum < size(self.way(0, begin)).saturating_mul(COPIES) {
+            return false;
+        }
+        self.merge(run);
+        true
+    }
+
     /// Merges a way that begins at point 0 if that is worth it. Answers how many segments are the base if not.
     fn base(&mut self, way: &[usize], last_cut: u64) -> Option<usize> {
         let is_cut = |at: &usize| self.segments[*at].kind == Kind::Cut;
@@ -310,6 +347,9 @@ impl Stream<'_> {
         Some(pieces)
     }
 }
+
+#[cfg(test)]
+mod bounds;
 
 #[cfg(test)]
 mod tests {

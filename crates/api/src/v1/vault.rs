@@ -156,6 +156,9 @@ pub struct VaultAdded {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub kit: Option<Secret>,
+    /// What could not be told of a vault that was opened, such as whether it was exchanged for another.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// One more recovery kit.
@@ -209,6 +212,9 @@ pub struct VaultChecked {
     pub costs: Vec<String>,
     /// Who writes; `null` if nobody ever did.
     pub claim: Option<VaultClaim>,
+    /// What its data key is known by, and its recovery kits name: note it for identities of `age` (`# fingerprint: …` in their
+    /// file), which without it open whatever somebody else has put in the vault's place. It is no secret.
+    pub fingerprint: String,
     /// The slots of its key.
     pub slots: Vec<VaultSlot>,
     /// How many objects it has.
@@ -355,7 +361,8 @@ impl From<engine::VaultAdded> for VaultAdded {
             engine::VaultChange::TakenOver => Outcome::TakenOver,
             engine::VaultChange::AlreadyThere => Outcome::AlreadyThere,
         };
-        Self { result, vault: added.vault.into(), kit: added.kit.map(|kit| Secret(kit.to_string())) }
+        let kit = added.kit.map(|kit| Secret(kit.to_string()));
+        Self { result, vault: added.vault.into(), kit, notes: added.notes }
     }
 }
 
@@ -408,6 +415,7 @@ impl From<engine::VaultChecked> for VaultChecked {
             costs: vault.abilities.as_ref().map(Abilities::costs).unwrap_or_default(),
             vault,
             claim,
+            fingerprint: checked.fingerprint.to_string(),
             slots: checked.slots.into_iter().map(slot).collect(),
             objects: checked.report.objects,
             deep: checked.report.deep,

@@ -6,6 +6,7 @@ use super::going::VERIFY;
 use super::restores::WORKERS;
 use super::verbs::timestamp;
 use crate::engine::{Engine, lock};
+use crate::pools::Pool;
 use crate::{Error, Result};
 use history::restore::{Progress, chain_to, write_point};
 use jiff::Timestamp;
@@ -15,8 +16,9 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
-use vault::read::Access;
+use vault::read::{Access, ReadError};
 use vault::stream::State;
 
 /// Where a cut is restored to, in the home of its volume. One name: what a daemon that was killed left is written over.
@@ -33,6 +35,52 @@ pub(crate) struct Verdict {
     pub(crate) at: Timestamp,
     /// What was wrong; empty when it was whole.
     pub(crate) problems: Vec<String>,
+}
+
+/// How often it is seen whether the pool still has its reserve.
+const LOOK_AT_ROOM: Duration = Duration::from_millis(500);
+
+/// Whether this is wrong in the vault, and not only now and here.
+fn is_wrong(error: &history::Error) -> bool {
+    match error {
+        history::Error::Vault(ReadError::Bad { .. }) | history::Error::NoWay { .. } => true,
+        history::Error::Vault(error) => error.is_not_found(),
+        _ => false,
+    }
+}
+
+/// Writes a scratch, and stops as soon as the pool has less than its reserve: others fill it too, and the room is theirs.
+///
+/// # Errors
+/// The pool is full, if that is why it ended.
+fn while_there_is_room(
+    pool: &Pool,
+    progress: &Progress,
+    write: impl FnOnce() -> history::Result<()>,
+) -> Result<history::Result<()>> {
+    std::thread::scope(|scope| {
+        let (writing, written) = mpsc::channel::<()>();
+        let watch = move || {
+            while written.recv_timeout(LOOK_AT_ROOM) == Err(RecvTimeoutError::Timeout) {
+                if let Err(full) = pool.check_room(0) {
+                    progress.stop.store(true, Ordering::Relaxed);
+                    return Some(full);
+                }
+            }
+            None
+        };
+        let watch = std::thread::Builder::new().name("verify-room".to_owned()).spawn_scoped(scope, watch);
+        if let Err(error) = &watch {
+            tracing::warn!(%error, "no thread to look at the pool's room");
+        }
+        let done = write();
+        drop(writing);
+        let full = watch.ok().and_then(|watch| watch.join().ok().flatten());
+        match (done, full) {
+            (Err(history::Error::Stopped), Some(full)) => Err(full),
+            (done, _) => Ok(done),
+        }
+    })
 }
 
 impl Engine {
@@ -199,10 +247,16 @@ impl Engine {
             .mode(0o600)
             .open(scratch)
             .map_err(failed)?;
-        if let Err(error) = write_point(access, &chain, &file, true, WORKERS, progress, &self.histories.steps)
-        {
-            verified.problems.push(error.to_string());
-            return Ok(());
+        let pool = self.pool(&volume.spec.pool)?;
+        let write = || write_point(access, &chain, &file, true, WORKERS, progress, &self.histories.steps);
+        match while_there_is_room(pool, progress, write)? {
+            Ok(()) => {}
+            // Only what is wrong in the vault is found; what fails here, or can't be reached, says nothing of the history.
+            Err(error) if is_wrong(&error) => {
+                verified.problems.push(error.to_string());
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
         }
         drop(file);
         verified.blocks = progress.blocks.load(Ordering::Relaxed);
@@ -212,5 +266,68 @@ impl Engine {
         verified.file_system = if problems.is_empty() { "clean".to_owned() } else { "has errors".to_owned() };
         verified.problems.extend(problems);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{HoldLine, PoolSettings};
+    use vault::StoreError;
+
+    fn pool(dir: &Path, reserve: &str) -> Pool {
+        Pool::new(&PoolSettings {
+            name: "p".parse().unwrap(),
+            path: dir.to_owned(),
+            labels: model::Labels::default(),
+            reserve: reserve.parse().unwrap(),
+            hold: HoldLine::Off,
+            overcommit: "200%".parse().unwrap(),
+        })
+    }
+
+    #[test]
+    fn a_pool_without_its_reserve_stops_a_scratch() {
+        let dir = tempfile::tempdir().unwrap();
+        let progress = Progress::default();
+        let stopped = || {
+            let begun = std::time::Instant::now();
+            while !progress.stop.load(Ordering::Relaxed) && begun.elapsed() < Duration::from_secs(60) {
+                std::thread::yield_now();
+            }
+            Err(history::Error::Stopped)
+        };
+        let full = while_there_is_room(&pool(dir.path(), "100%"), &progress, stopped);
+        assert!(matches!(full, Err(Error::PoolFull { .. })), "{full:?}");
+        // What was done before it was noticed is done, and with room nothing ends it.
+        let done = while_there_is_room(&pool(dir.path(), "100%"), &Progress::default(), || Ok(()));
+        assert!(matches!(done, Ok(Ok(()))), "{done:?}");
+        let progress = Progress::default();
+        let long = || {
+            std::thread::sleep(LOOK_AT_ROOM * 2);
+            Err(history::Error::Stopped)
+        };
+        let done = while_there_is_room(&pool(dir.path(), "0%"), &progress, long);
+        assert!(matches!(done, Ok(Err(history::Error::Stopped))), "{done:?}");
+        assert!(!progress.stop.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn what_fails_here_is_no_damage_there() {
+        let full = || history::Error::File {
+            what: "write the image".to_owned(),
+            source: std::io::ErrorKind::StorageFull.into(),
+        };
+        let away = StoreError::Failed {
+            store: "s3://b".to_owned(),
+            op: "read",
+            name: String::new(),
+            why: String::new(),
+        };
+        let gone = StoreError::NotFound { store: "s3://b".to_owned(), name: "h/x".to_owned() };
+        let no_way = history::Error::NoWay { point: 1, why: String::new() };
+        assert!(!is_wrong(&full()) && !is_wrong(&away.into()) && !is_wrong(&history::Error::Stopped));
+        assert!(is_wrong(&gone.into()) && is_wrong(&no_way));
+        assert_eq!(Error::from(full()).kind(), model::ErrorKind::NoSpace);
     }
 }

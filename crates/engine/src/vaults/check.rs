@@ -9,7 +9,7 @@ use vault::check::Report;
 use vault::claim::{Epoch, Writer};
 use vault::descriptor::Descriptor;
 use vault::format::StreamId;
-use vault::keys::{self, Slot};
+use vault::keys::{self, Fingerprint, Slot};
 
 /// What a check found.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct VaultChecked {
     pub vault: VaultView,
     /// The newest claim, who made it if that can be read, and whether that is this host.
     pub claim: Option<(Epoch, std::result::Result<Writer, String>, bool)>,
+    /// What its key is known by.
+    pub fingerprint: Fingerprint,
     /// The slots of its key.
     pub slots: Vec<Slot>,
     /// What is in it, and what is missing or damaged.
@@ -78,7 +80,8 @@ impl Vaults {
             health.used = Some(report.bytes);
             self.well(&known, &mut health);
         }
-        Ok(VaultChecked { vault: known.view(), claim, slots, report })
+        let fingerprint = open.data_key.fingerprint(open.id());
+        Ok(VaultChecked { vault: known.view(), claim, fingerprint, slots, report })
     }
 }
 

@@ -188,6 +188,7 @@ impl VaultError {
                 FormatError::Later { .. } => ErrorKind::Unsupported,
                 FormatError::Damaged { .. } => ErrorKind::Damaged,
                 FormatError::Key(KeyError::Random | KeyError::Seal(_)) => ErrorKind::Internal,
+                FormatError::Key(KeyError::Exchanged { .. }) => ErrorKind::Damaged,
                 FormatError::Key(_) | FormatError::WrongKey { .. } => ErrorKind::InvalidInput,
                 FormatError::Store(_) => ErrorKind::Unavailable,
             },
@@ -202,6 +203,9 @@ impl VaultError {
             }
             Self::Unreachable { .. } => "the volumes are untouched; what is in the vault is as it was",
             Self::KeptKey { .. } => "what is in the vault is as it was",
+            Self::Format(FormatError::Key(KeyError::Exchanged { .. })) => {
+                "nothing was written, neither here nor there, and the vault is not known here"
+            }
             _ => "nothing was changed",
         }
     }
@@ -265,6 +269,16 @@ impl VaultError {
                 }
                 FormatError::WrongKey { .. } | FormatError::Key(KeyError::NoneOpens { .. } | KeyError::BadIdentity) => {
                     "give the recovery kit or passphrase of this vault; its first lines say which vault a kit is for".into()
+                }
+                FormatError::Key(KeyError::BadFingerprint { .. }) => {
+                    "compare that line with the kit as it was printed; without the whole of it, another vault in the place of \
+                     this one could not be told".into()
+                }
+                FormatError::Key(KeyError::Exchanged { .. }) => {
+                    "if the kit was typed, compare its fingerprint with the printed one, and see that the kit is this vault's. If \
+                     it is right, trust nothing that is there: find out who can write to that place, and bring the objects \
+                     `everhold-vault` and `k/…` back from an earlier version or a copy of the store. `everhold vault check` says \
+                     the fingerprint on a host that knows the vault".into()
                 }
                 FormatError::Key(keys::KeyError::ShortPassphrase(_) | KeyError::BadRecipient(..)) => {
                     "correct it and try again".into()

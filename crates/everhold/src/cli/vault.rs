@@ -236,6 +236,7 @@ fn say_added(out: &Output, added: &v1::VaultAdded) {
         v1::Outcome::TakenOver => format!("This host writes to the vault {name} now; no other can any more."),
         _ => format!("The vault {name} was there already."),
     });
+    added.notes.iter().for_each(|note| out.note(&format!("{name}: {}", plain(note))));
     notes(out, &added.vault);
 }
 
@@ -346,6 +347,7 @@ fn say_checked(out: &Output, checked: &v1::VaultChecked) {
             abilities.notes.iter().for_each(|note| line("note", note));
         }
     }
+    line("fingerprint", &checked.fingerprint);
     for slot in &checked.slots {
         line("key", &format!("{} {} ({}), made {}", slot.kind, slot.id, slot.label, time(slot.made)));
     }

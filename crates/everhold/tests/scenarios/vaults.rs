@@ -1,6 +1,10 @@
 //! Vaults: made, opened elsewhere, claimed, taken over, absent; and no secret where it does not belong.
 
 use crate::{alone, sandbox};
+use ::vault::descriptor::Descriptor;
+use ::vault::keys::{self, DataKey, NewSlot};
+use ::vault::store::{DirOptions, DirStore, Store};
+use ring::rand::SystemRandom;
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -75,7 +79,7 @@ fn a_vault_is_there_from_the_start_and_goes_only_with_a_kit() {
     let (code, words) = sandbox.fails(&["vault", "rm", "local"]);
     assert!(code == 4 && words.contains("`everhold vault kit local`"), "{code} {words}");
     let kit = sandbox.ok(&["vault", "kit", "local"]);
-    assert!(kit.contains("# vault:  local"), "{kit}");
+    assert!(kit.contains("# vault:       local"), "{kit}");
     let checked = sandbox.json(&["vault", "check", "local"]);
     assert_eq!(checked["slots"].as_array().unwrap().len(), 1, "the slot of nobody is gone: {checked}");
     assert_eq!(checked["claim"]["mine"], true, "who changes its slots writes to it");
@@ -168,6 +172,101 @@ fn one_host_writes_and_another_takes_over() {
     assert_nowhere(&two, &secrets, &[two.state().join("vaults/shared.key")]);
     let told = one.ok(&["vault", "rm", "shared"]);
     assert!(told.contains(&url), "{told}");
+}
+
+/// Puts another vault in the place of this one, as anybody can who may write there: the id and the recipient are there to be
+/// read.
+fn exchange(dir: &Path) {
+    let store = DirStore::open(dir, DirOptions::default()).unwrap();
+    let there = Descriptor::read(&store).unwrap();
+    let slots = keys::slots(&store, there.id).unwrap();
+    std::fs::rename(dir, dir.with_extension("before")).unwrap();
+    std::fs::create_dir(dir).unwrap();
+    let store = DirStore::open(dir, DirOptions::default()).unwrap();
+    let (id, created, key) = (there.id, there.created, DataKey::from_bytes([8; 32]));
+    for slot in slots {
+        let slot = NewSlot::Recipient { recipient: slot.recipient.unwrap(), label: slot.label };
+        keys::add_slot(&store, id, &key, &slot, created, &SystemRandom::new()).unwrap();
+    }
+    let says = format!("everhold-vault 1\n{id}\n{created}\n");
+    let check = blake3::keyed_hash(&key.derive("everhold 1 vault descriptor check"), says.as_bytes());
+    let text =
+        format!("everhold-vault 1\n{{\"id\":\"{id}\",\"created\":\"{created}\",\"check\":\"{check}\"}}\n");
+    store.create("everhold-vault", text.into()).unwrap();
+}
+
+#[test]
+fn an_exchanged_vault_is_refused_with_its_kit() {
+    let sandbox = alone();
+    let dir = sandbox.dir().join("far");
+    let url = format!("file://{}", dir.display());
+    let kit = sandbox.ok(&["vault", "add", "far", &url]);
+    let fingerprint = kit.lines().find_map(|line| line.strip_prefix("# fingerprint: ")).unwrap().to_owned();
+    assert_eq!(sandbox.json(&["vault", "check", "far"])["fingerprint"], *fingerprint);
+    let another = sandbox.ok(&["vault", "kit", "far"]);
+    assert!(another.contains(&fingerprint), "every kit of a vault has the same: {another}");
+    sandbox.ok(&["vault", "rm", "far"]);
+
+    let kit_file = write(&sandbox, "kit", &kit);
+    let old: String = kit
+        .lines()
+        .filter(|line| !line.contains("fingerprint:"))
+        .fold(String::new(), |text, line| text + line + "\n");
+    let old_kit = write(&sandbox, "old-kit", &old);
+    let identity = write(&sandbox, "identity", secret_line(&kit));
+    let noted = write(&sandbox, "noted", &format!("# fingerprint: {fingerprint}\n{}\n", secret_line(&kit)));
+    let torn = write(&sandbox, "torn", &kit.replace(&fingerprint, &fingerprint[..20]));
+    let add = |file: &str, more: &[&str]| {
+        sandbox.run(&[&["vault", "add", "far", &url, "--kit-file", file, "--json"], more].concat())
+    };
+    let opened = |file: &str, warned: bool| {
+        let out = add(file, &[]);
+        assert!(out.status.success(), "{out:?}");
+        let answer: Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!(answer["result"], "opened");
+        assert_eq!(answer["notes"].to_string().contains("can't be told"), warned, "{answer}");
+        let checked = sandbox.json(&["vault", "check", "far"]);
+        sandbox.ok(&["vault", "rm", "far"]);
+        checked["fingerprint"].as_str().unwrap().to_owned()
+    };
+    for (file, warned) in [(&kit_file, false), (&noted, false), (&old_kit, true), (&identity, true)] {
+        assert_eq!(opened(file, warned), fingerprint);
+    }
+    let out = sandbox.run(&["vault", "add", "far", &url, "--identity-file", &identity]);
+    let words = String::from_utf8(out.stderr).unwrap();
+    assert!(
+        out.status.success() && words.contains(&fingerprint) && words.contains("can't be told"),
+        "{words}"
+    );
+    sandbox.ok(&["vault", "rm", "far"]);
+    let (code, words) = sandbox.fails(&["vault", "add", "far", &url, "--kit-file", &torn]);
+    assert!(code == 2 && words.contains("line 8 of the recovery kit, the fingerprint"), "{code} {words}");
+
+    exchange(&dir);
+    let before: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    for file in [&kit_file, &noted] {
+        for more in [&[][..], &["--read-only"], &["--take-over"]] {
+            let out = add(file, more);
+            let words = String::from_utf8([out.stdout, out.stderr].concat()).unwrap();
+            assert_eq!(out.status.code(), Some(9), "{words}");
+            for says in
+                ["not the vault that the recovery kit is for", &fingerprint, "nothing was written", "k/…"]
+            {
+                assert!(words.contains(says), "{says}: {words}");
+            }
+        }
+    }
+    assert_eq!(vault(&sandbox, "far"), Value::Null, "nothing is recorded");
+    assert!(!sandbox.state().join("vaults/far.key").exists());
+    let after: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(after, before, "nothing was written there");
+    // What can't tell opens it, says so, and says which fingerprint it has.
+    assert_ne!(opened(&old_kit, true), fingerprint);
+
+    std::fs::rename(&dir, dir.with_extension("exchanged")).unwrap();
+    std::fs::rename(dir.with_extension("before"), &dir).unwrap();
+    assert_eq!(opened(&kit_file, false), fingerprint);
+    assert_nowhere(&sandbox, &[secret_line(&kit)], &[]);
 }
 
 #[test]

@@ -7,10 +7,12 @@
 use crate::parsers::{DATA_KEY, VAULT, keys};
 use crate::second_reader;
 use everhold_vault::claim::{self, Writer};
-use everhold_vault::descriptor::{self, DESCRIPTOR, Descriptor};
+use everhold_vault::descriptor::{self, DESCRIPTOR, Descriptor, VaultError};
 use everhold_vault::format::{BLOCK, Kind, PartBuilder, PartName, Salt, Sealer, StreamId};
 use everhold_vault::inventory::keep_vault_inventory;
-use everhold_vault::keys::{self as slots, DataKey, NewSlot, RecoveryKit, SecretString, Unlock, VaultId};
+use everhold_vault::keys::{
+    self as slots, DataKey, KeyError, NewSlot, RecoveryKit, SecretString, Unlock, VaultId,
+};
 use everhold_vault::read::{Access, Merged, fetch, unseal};
 use everhold_vault::store::{MemoryStore, Store};
 use everhold_vault::stream::{self, Snapshot};
@@ -56,8 +58,16 @@ pub fn load() -> Objects {
     objects
 }
 
-fn kit() -> String {
-    std::fs::read_to_string(dir().join("recovery-kit.txt")).unwrap()
+/// The recovery kit as it is written today, and as it was before it had a fingerprint.
+const KIT: &str = "recovery-kit.txt";
+const OLD_KIT: &str = "recovery-kit-without-fingerprint.txt";
+
+fn kit(name: &str) -> String {
+    std::fs::read_to_string(dir().join(name)).unwrap()
+}
+
+fn opens_with(kit: &str) -> Unlock {
+    Unlock::Kit(SecretString::from(kit.to_owned()))
 }
 
 pub fn store(objects: &Objects) -> MemoryStore {
@@ -309,8 +319,8 @@ fn update() {
         }
         slots = store.objects().into_iter().map(|(name, body)| (name, body.to_vec())).collect();
         std::fs::create_dir_all(dir()).unwrap();
-        let text = kit.text("golden", vault, "memory:", made);
-        std::fs::write(dir().join("recovery-kit.txt"), text.as_bytes()).unwrap();
+        let text = kit.text("golden", vault, &key, "memory:", made);
+        std::fs::write(dir().join(KIT), text.as_bytes()).unwrap();
     }
     let root = dir().join("vault");
     if root.exists() {
@@ -342,7 +352,7 @@ fn golden_vault_is_opened_and_read() {
     let objects = load();
     let store = store(&objects);
     let passphrase = Unlock::Passphrase(SecretString::from(PASSPHRASE.to_owned()));
-    for unlock in [Unlock::Kit(SecretString::from(kit())), passphrase] {
+    for unlock in [opens_with(&kit(KIT)), opens_with(&kit(OLD_KIT)), passphrase] {
         let opened = descriptor::open(&store, &unlock).unwrap();
         assert_eq!((opened.key.expose(), opened.descriptor.id), (&DATA_KEY, VaultId(VAULT)));
     }
@@ -387,11 +397,58 @@ fn restore(access: &Access, chain: &[&Segment]) -> Vec<u8> {
     volume
 }
 
+/// A kit is drawn; but for the identity, today's code writes the one in the repository.
+#[test]
+fn golden_kit_is_what_todays_code_writes() {
+    let (golden, drawn) = (kit(KIT), RecoveryKit::draw());
+    let (vault, key) = (VaultId(VAULT), DataKey::from_bytes(DATA_KEY));
+    let text = drawn.text("golden", vault, &key, "memory:", MADE.parse().unwrap());
+    let last = |text: &str| text.lines().last().unwrap().to_owned();
+    let recipient =
+        |text: &str| text.split("# for:         ").nth(1).unwrap().lines().next().unwrap().to_owned();
+    let text = text.replace(&last(&text), &last(&golden)).replace(&drawn.recipient(), &recipient(&golden));
+    assert_eq!(text, golden);
+    assert_eq!(last(&golden), last(&kit(OLD_KIT)), "the same identity");
+    assert!(opens_with(&golden).can_tell() && !opens_with(&kit(OLD_KIT)).can_tell());
+}
+
+#[test]
+fn an_exchanged_vault_is_refused_with_a_kit() {
+    let (golden, mine) = (store(&load()), DataKey::from_bytes([8; 32]));
+    let recipient =
+        slots::slots(&golden, VaultId(VAULT)).unwrap().into_iter().find_map(|slot| slot.recipient);
+    // What anybody can make who can write to the store: the id and the recipient are there to be read.
+    let exchanged = MemoryStore::new();
+    let slot = NewSlot::Recipient { recipient: recipient.unwrap(), label: "recovery kit".to_owned() };
+    slots::add_slot(&exchanged, VaultId(VAULT), &mine, &slot, MADE.parse().unwrap(), &SystemRandom::new())
+        .unwrap();
+    let id = "11".repeat(16);
+    let check = blake3::keyed_hash(
+        &blake3::derive_key("everhold 1 vault descriptor check", &[8; 32]),
+        format!("everhold-vault 1\n{id}\n{MADE}\n").as_bytes(),
+    );
+    let descriptor =
+        format!("everhold-vault 1\n{{\"id\":\"{id}\",\"created\":\"{MADE}\",\"check\":\"{check}\"}}\n");
+    exchanged.replace(DESCRIPTOR, descriptor.into()).unwrap();
+    let everything = |store: &MemoryStore| -> Objects {
+        store.objects().into_iter().map(|(name, body)| (name, body.to_vec())).collect()
+    };
+    let refused = descriptor::open(&exchanged, &opens_with(&kit(KIT))).unwrap_err();
+    assert!(matches!(refused, VaultError::Key(KeyError::Exchanged { .. })), "{refused}");
+    assert!(second_reader::read(&everything(&exchanged), &kit(KIT)).unwrap_err().contains("the kit is for"));
+    // So it was before kits had a fingerprint.
+    assert_eq!(descriptor::open(&exchanged, &opens_with(&kit(OLD_KIT))).unwrap().key.expose(), &[8; 32]);
+    // Its slots beside the right ones keep nobody out.
+    for (name, body) in everything(&exchanged).into_iter().filter(|(name, _)| name.starts_with("k/")) {
+        golden.replace(&name, body.into()).unwrap();
+    }
+    assert_eq!(descriptor::open(&golden, &opens_with(&kit(KIT))).unwrap().key.expose(), &DATA_KEY);
+    second_reader::read(&everything(&golden), &kit(KIT)).unwrap();
+}
+
 #[test]
 fn golden_vault_is_read_by_a_second_reader() {
-    let text = kit();
-    let identity = text.lines().find(|line| line.starts_with("AGE-SECRET-KEY-1")).unwrap();
-    let read = second_reader::read(&load(), identity).unwrap();
+    let read = second_reader::read(&load(), &kit(KIT)).unwrap();
     let history = &read[&stream().to_string()];
     assert!(history.cuts == expected(), "{:?}", history.cuts.keys());
     assert_eq!(history.about["name"], "golden");
@@ -404,12 +461,11 @@ fn golden_vault_is_read_by_a_second_reader() {
 
 #[test]
 fn golden_vault_without_what_was_condemned_is_the_same() {
-    let (mut objects, text) = (load(), kit());
+    let mut objects = load();
     let access = access(&store(&objects));
     for name in access.state().unwrap().condemned.into_iter().flat_map(|(_, list)| list.names) {
         objects.remove(&name).unwrap();
     }
-    let identity = text.lines().find(|line| line.starts_with("AGE-SECRET-KEY-1")).unwrap();
-    let read = second_reader::read(&objects, identity).unwrap();
+    let read = second_reader::read(&objects, &kit(OLD_KIT)).unwrap();
     assert!(read[&stream().to_string()].cuts == expected());
 }

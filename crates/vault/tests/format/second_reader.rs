@@ -29,8 +29,8 @@ struct Vault<'a> {
     key: [u8; 32],
 }
 
-/// Reads everything in a vault, with the identity (`AGE-SECRET-KEY-1…`) from a recovery kit.
-pub fn read(objects: &Objects, identity: &str) -> Result<BTreeMap<String, History>> {
+/// Reads everything in a vault, with a recovery kit.
+pub fn read(objects: &Objects, kit: &str) -> Result<BTreeMap<String, History>> {
     let text = String::from_utf8(objects["everhold-vault"].clone()).map_err(|e| e.to_string())?;
     let (first, rest) = text.split_once('\n').ok_or("a descriptor has two lines")?;
     if first != "everhold-vault 1" {
@@ -38,7 +38,7 @@ pub fn read(objects: &Objects, identity: &str) -> Result<BTreeMap<String, Histor
     }
     let rest: Value = serde_json::from_str(rest).map_err(|e| e.to_string())?;
     let field = |name: &str| rest[name].as_str().ok_or("a field is missing");
-    let key = key(objects, field("id")?, identity)?;
+    let key = key(objects, field("id")?, kit)?;
     let signed = format!("everhold-vault 1\n{}\n{}\n", field("id")?, field("created")?);
     let check = blake3::keyed_hash(&purpose(&key, "everhold 1 vault descriptor check"), signed.as_bytes());
     if check.to_hex().as_str() != field("check")? {
@@ -55,8 +55,11 @@ pub fn read(objects: &Objects, identity: &str) -> Result<BTreeMap<String, Histor
     streams.into_iter().map(|stream| Ok((stream.to_owned(), vault.history(stream)?))).collect()
 }
 
-fn key(objects: &Objects, vault: &str, identity: &str) -> Result<[u8; 32]> {
-    let identity = age::x25519::Identity::from_str(identity)?;
+fn key(objects: &Objects, vault: &str, kit: &str) -> Result<[u8; 32]> {
+    let line = kit.lines().find(|line| line.starts_with("AGE-SECRET-KEY-1")).ok_or("no identity")?;
+    let identity = age::x25519::Identity::from_str(line)?;
+    let fingerprint = kit.lines().find_map(|line| line.strip_prefix("# fingerprint: "));
+    let fingerprint = fingerprint.map(|digits| unhex(&digits.replace('-', ""))).transpose()?;
     for slot in objects.range("k/".to_owned().."k0".to_owned()).map(|(_, slot)| slot) {
         let line = slot.iter().position(|b| *b == b'\n').ok_or("a slot's first line")?;
         let head: Value = serde_json::from_slice(&slot[..line]).map_err(|e| e.to_string())?;
@@ -70,9 +73,13 @@ fn key(objects: &Objects, vault: &str, identity: &str) -> Result<[u8; 32]> {
         let mut text = String::new();
         opened.read_to_string(&mut text).map_err(|e| e.to_string())?;
         let rest = text.strip_prefix(&format!("everhold data key 1\n{vault}\n")).ok_or("another's key")?;
-        return unhex(rest.trim_end())?.try_into().map_err(|_| "the key's length".into());
+        let key = unhex(rest.trim_end())?.try_into().map_err(|_| "the key's length")?;
+        let is = blake3::keyed_hash(&purpose(&key, "everhold vault 1: fingerprint"), &unhex(vault)?);
+        if fingerprint.as_ref().is_none_or(|says| says[..] == is.as_bytes()[..16]) {
+            return Ok(key);
+        }
     }
-    Err("no slot opens".into())
+    Err("no slot opens with a key that the kit is for".into())
 }
 
 fn unhex(text: &str) -> Result<Vec<u8>> {
