@@ -138,6 +138,15 @@ fn has_capability(wanted: CapabilitySet) -> Result<bool> {
     Ok(sets.effective.contains(wanted))
 }
 
+/// Lets everybody else run first on this processor: for the calling thread, and for what would take all of one.
+pub fn be_nice() {
+    const NICE: i32 = 10;
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        // It is slower for others then, and nothing worse.
+        tracing::debug!(%error, "the priority of a thread stays as it is");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,14 +193,5 @@ mod tests {
         let empty = tempfile::NamedTempFile::new().unwrap();
         assert!(boot_id(empty.path()).is_err());
         has_cap_sys_admin().unwrap();
-    }
-}
-
-/// Lets everybody else run first on this processor: for the calling thread, and for what would take all of one.
-pub fn be_nice() {
-    const NICE: i32 = 10;
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-        // It is slower for others then, and nothing worse.
-        tracing::debug!(%error, "the priority of a thread stays as it is");
     }
 }

@@ -266,7 +266,7 @@ impl Engine {
         let every = self.histories.settings.upkeep_every;
         let described = lock(&state.described);
         // What was never described is when its writer is opened.
-        !described.tried.is_some_and(|at| at.elapsed() < every)
+        described.tried.is_none_or(|at| at.elapsed() >= every)
             && described.about.as_ref().is_some_and(|old| *old != about(volume))
     }
 
