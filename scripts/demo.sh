@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The story of Everhold in three acts, on a real Docker Engine: what a volume keeps, what is lost without one, and
-# how a removed volume comes back. Exits non-zero when one acknowledged row is missing.
+# The story of Everhold in four acts, on a real Docker Engine: what a volume keeps, how a dropped table comes back, what is
+# lost without a volume, and how a removed one comes back. Exits non-zero when one acknowledged row is missing.
 # usage: scripts/demo.sh               leaves nothing running; KEEP=1 leaves everything to look around in
 #        scripts/demo.sh clean DIR     ends what KEEP=1 left
 # Environment: ROWS=2000 (commits per act), EVERHOLD=FILE (a binary to use instead of building one),
-#              DRIVER=local (Docker's own driver instead of Everhold; no third act).
+#              DRIVER=local (Docker's own driver instead of Everhold; the first and third act only).
 set -euo pipefail
 # shellcheck source=scripts/as-root.sh
 . "$(dirname "$0")/as-root.sh"
@@ -212,7 +212,7 @@ check() {
   verdict=unexpected
   if [[ $expect == all ]] && ((missing == 0)); then verdict='every row is there'; fi
   if [[ $expect == none ]] && ((found == 0)); then verdict='all lost, as expected'; fi
-  summary+=("$(printf '%-40s %12s %8s %8s   %s' "$what" "$known" "$found" "$missing" "$verdict")")
+  summary+=("$(printf '%-44s %12s %8s %8s   %s' "$what" "$known" "$found" "$missing" "$verdict")")
   [[ $verdict != unexpected ]] || fail "$what: $missing acknowledged rows are missing, expected $expect of them to be found"
 }
 
@@ -273,7 +273,7 @@ play() {
   fi
 
   title 'What was found'
-  printf '  %-40s %12s %8s %8s\n' '' acknowledged found missing
+  printf '  %-44s %12s %8s %8s\n' '' acknowledged found missing
   printf "  $green%s$plain\n" "${summary[@]}"
   say "  $dim$(($(now) - begin)) ms in all$plain"
 }

@@ -5,7 +5,7 @@ use crate::{Error, Result};
 use jiff::Timestamp;
 use model::{Intent, Size, Volume, VolumeId, VolumeName};
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -59,6 +59,8 @@ pub(crate) struct Work {
     since: Timestamp,
     begun: Instant,
     pub(crate) progress: history::restore::Progress,
+    /// Whether blocks are shared with the volume that the cut is of, rather than read from the vault.
+    pub(crate) shared: AtomicBool,
     end: OnceLock<End>,
 }
 
@@ -203,6 +205,7 @@ impl Engine {
             since: self.clock.now(),
             begun: Instant::now(),
             progress: history::restore::Progress::default(),
+            shared: AtomicBool::default(),
             end: OnceLock::new(),
         });
         let ending = Ending { engine: self, work: Arc::clone(&begun) };

@@ -29,11 +29,23 @@ const MOMENT: Duration = Duration::from_millis(20);
 
 const UNDONE: &str = "nothing of it remains, and the volume it was made from is untouched";
 
-/// Bytes written to the image, and read from the vault.
-type Moved = (u64, u64);
+/// What a restore has moved, and how.
+#[derive(Debug, Clone, Copy, Default)]
+struct Moved {
+    /// Bytes written to the image.
+    written: u64,
+    /// Bytes read from the vault.
+    fetched: u64,
+    /// Whether the rest is shared with the volume that the cut is of.
+    shared: bool,
+}
 
 fn moved(work: &Work) -> Moved {
-    (work.progress.written.load(Ordering::Relaxed), work.progress.fetched.load(Ordering::Relaxed))
+    Moved {
+        written: work.progress.written.load(Ordering::Relaxed),
+        fetched: work.progress.fetched.load(Ordering::Relaxed),
+        shared: work.shared.load(Ordering::Relaxed),
+    }
 }
 
 /// Whether the store failed, rather than what is in it: then another time may be better.
@@ -94,7 +106,7 @@ impl Engine {
             self.histories.going.failed(half.id, true);
             Error::Unfinished { name: name.clone(), source: Box::new(source) }
         })?;
-        let (written, fetched) = moved(work);
+        let Moved { written, fetched, .. } = moved(work);
         Ok(Restored {
             name: whole.name.clone(),
             id: whole.id,
@@ -292,7 +304,7 @@ impl Engine {
         new: &VolumeName,
     ) -> Result<Restored> {
         let point = intent.restores().map_or(0, |(_, _, point)| point);
-        let (made, (written, fetched)) = self.import(verb, like, intent, new)?;
+        let (made, Moved { written, fetched, shared }) = self.import(verb, like, intent, new)?;
         Ok(Restored {
             name: made.name.clone(),
             id: made.id,
@@ -301,7 +313,7 @@ impl Engine {
             undo: None,
             written,
             fetched,
-            how: "vault",
+            how: if shared { "reflink" } else { "vault" },
             restarted: Vec::new(),
         })
     }
@@ -365,7 +377,7 @@ impl Engine {
             return Ok(None);
         };
         if *begun == Some(known.id) && known.pending.is_none() {
-            let moved = self.histories.going.last(known.id).map_or((0, 0), |work| moved(&work));
+            let moved = self.histories.going.last(known.id).map(|work| moved(&work)).unwrap_or_default();
             return Ok(Some((known, moved)));
         }
         if known.pending.as_ref() != Some(intent) {
@@ -403,11 +415,15 @@ impl Engine {
             // Also of what is half there, as it takes space and a name.
             crate::description::make_true(half, &home)?;
             let mut failed = None;
+            let goes_on = home.join(NOTE).exists();
             let mut fill = |file: &File| {
-                let filled = self.listed(half, |access, state, point| {
-                    let chain = chain_to(&state.listing.segments, point)?;
-                    Ok(self.onto(access, file, work, Some(&note)).point(&chain)?)
-                });
+                let filled = match !goes_on && self.share(half, file, work) {
+                    true => Ok(()),
+                    false => self.listed(half, |access, state, point| {
+                        let chain = chain_to(&state.listing.segments, point)?;
+                        Ok(self.onto(access, file, work, Some(&note)).point(&chain)?)
+                    }),
+                };
                 filled.map_err(|error| {
                     let why = error.to_string();
                     failed = Some(error);
@@ -421,6 +437,57 @@ impl Engine {
             made?;
             self.fault(Fault::RestoreAsMade);
             Ok((self.recorded_whole(half)?, moved(work)))
+        })
+    }
+
+    /// Where the pool has reflinks, and the volume that the cut is of is at rest there: shares its blocks, and writes only those in which
+    /// the cut differs from the present. Says whether that has been done; the vault has everything otherwise.
+    fn share(&self, half: &Volume, file: &File, work: &Work) -> bool {
+        let shared = self.try_share(half, file, work);
+        match &shared {
+            Ok(true) => work.shared.store(true, Ordering::Relaxed),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::debug!(volume = %half.name, %error, "its blocks are read from the vault, all of them");
+            }
+        }
+        matches!(shared, Ok(true))
+    }
+
+    fn try_share(&self, half: &Volume, file: &File, work: &Work) -> Result<bool> {
+        let Some((vault, stream, _)) = half.restoring() else { return Ok(false) };
+        let is_like = |volume: &Arc<Volume>| {
+            let there = volume.spec.protection.as_ref().is_some_and(|protection| protection.vault == *vault);
+            let whole = volume.is_live() && volume.fenced.is_none() && volume.pending.is_none();
+            there && whole && volume.spec.pool == half.spec.pool
+        };
+        let Some(source) = self.read().get(stream).filter(is_like) else { return Ok(false) };
+        if !linux::fs::reflink_supported(&self.pool(&half.spec.pool)?.settings.path)? {
+            return Ok(false);
+        }
+        let image = self.image_file(&source)?;
+        // Nobody takes it into use before its blocks are shared.
+        let claim = self.claims.try_take(&source.name, "restore");
+        if claim.is_none() || !self.is_free(&source, &image) {
+            return Ok(false);
+        }
+        let (present, _) = self.cut_durably(&source)?;
+        let failed =
+            |source| Error::Kernel(linux::KernelError { op: "open", path: Some(image.clone()), source });
+        let from = File::open(&image).map_err(failed)?;
+        let size = from.metadata().map_err(failed)?.len();
+        self.listed(half, |access, state, point| {
+            let now = chain_to(&state.listing.segments, present)?;
+            let then = chain_to(&state.listing.segments, point)?;
+            // One that has grown since then would have to shrink.
+            if history::restore::volume_size(access, &then)? != size {
+                return Ok(false);
+            }
+            file.set_len(0).map_err(failed)?;
+            linux::fs::clone_file(&from, file)?;
+            // Interrupted, it begins anew, from the vault.
+            self.onto(access, file, work, None).difference(&now, &then)?;
+            Ok(true)
         })
     }
 

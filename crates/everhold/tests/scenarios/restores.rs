@@ -1,6 +1,6 @@
 //! Restores that are interrupted: they go on from where they were, and who waits for them learns how far they are.
 
-use crate::history::{create, mounted};
+use crate::history::{create, cuts, mounted, wait_for_cut_of};
 use crate::{alone, in_kernel, sandbox, with_docker};
 use engine::{Fault, HistoryStep};
 use serde_json::Value;
@@ -234,4 +234,52 @@ fn containers_stopped_for_a_restore_run_again_whatever_happens() {
     assert_eq!(told["restarted"].as_array().map(Vec::len), Some(2), "{told}");
     assert!(run(&sandbox, "one") && run(&sandbox, "two"));
     assert_eq!(inside(&sandbox, "cat /data/file"), "before");
+}
+
+/// Some of it, another part for each number.
+fn piece(n: usize, bytes: usize) -> Vec<u8> {
+    noise()[n << 10..][..bytes].to_vec()
+}
+
+#[test]
+fn a_new_volume_shares_blocks_where_the_pool_can_and_the_old_one_is_at_rest() {
+    let mut sandbox = sandbox();
+    let disk = sandbox.small_disk("disk", &["mkfs.xfs", "-q"], 1 << 30);
+    let pool = format!(
+        "[history]\nprotect = \"off\"\n[pool.default]\npath = \"{}\"\nreserve = \"1%\"\n",
+        disk.display()
+    );
+    sandbox.configure(&pool).start();
+    create(&sandbox, "data", &["size=128MiB", "protect=200ms"]);
+    let path = mounted(&sandbox, "data");
+    std::fs::write(path.join("large"), piece(1, 32 << 20)).expect("write");
+    std::fs::write(path.join("file"), piece(2, 1 << 20)).expect("write");
+    wait_for_cut_of(&sandbox, "data", &path);
+    let (then, _) = *cuts(&sandbox, "data").last().expect("a cut");
+    std::fs::write(path.join("file"), piece(3, 2 << 20)).expect("write");
+    std::fs::write(path.join("new"), piece(4, 1 << 20)).expect("write");
+    wait_for_cut_of(&sandbox, "data", &path);
+    let at = format!("#{then}");
+
+    // In use, all of it comes from the vault.
+    let read = sandbox.json(&["restore", "data", "--at", &at, "--as", "read"]);
+    assert_eq!(read["how"], "vault", "{read}");
+    sandbox.ok(&["volume", "unmount", "data", "--id", "test"]);
+    let shared = sandbox.json(&["restore", "data", "--at", &at, "--as", "shared"]);
+    assert_eq!(shared["how"], "reflink", "{shared}");
+    let written = |told: &serde_json::Value| told["written"].as_u64().expect("bytes");
+    assert!(written(&read) > 32 << 20 && written(&shared) < 8 << 20, "{read} {shared}");
+    for name in ["read", "shared"] {
+        let copy = mounted(&sandbox, name);
+        assert!(std::fs::read(copy.join("large")).expect("read") == piece(1, 32 << 20), "{name}");
+        assert!(std::fs::read(copy.join("file")).expect("read") == piece(2, 1 << 20), "{name}");
+        assert!(!copy.join("new").exists(), "{name}");
+        sandbox.ok(&["volume", "unmount", name, "--id", "test"]);
+    }
+    // And the old one is as it was.
+    let path = mounted(&sandbox, "data");
+    assert!(
+        std::fs::read(path.join("file")).expect("read") == piece(3, 2 << 20) && path.join("new").exists()
+    );
+    sandbox.ok(&["volume", "unmount", "data", "--id", "test"]);
 }
