@@ -36,8 +36,8 @@ pub enum Right {
     Away,
 }
 
-/// So many blocks, in one go, are worth threads of their own.
-const SHARED: u64 = 2048;
+/// So many blocks, in one go, are worth threads of their own, which leave the processors to the applications.
+const SHARED: u64 = 512;
 
 /// What a writer is made from.
 pub struct Parts {

@@ -74,7 +74,7 @@ fn first_copy(store: &MemoryStore, meanwhile: impl FnOnce(&Outbox) + Send) -> Er
             let clock = || Timestamp::from_second(1_700_000_000).unwrap();
             send.send(cut(&mut lives, &NotFrozen, &clock, &Bounds::default())).unwrap();
         });
-        while outbox.waiting().bytes < 60 << 20 {
+        while outbox.waiting().bytes < 40 << 20 {
             std::thread::sleep(Duration::from_millis(5));
         }
         meanwhile(&outbox);

@@ -626,6 +626,7 @@ impl Protected {
     }
 
     fn upload_all(&self) {
+        linux::host::be_nice();
         let mut said = None;
         loop {
             let outbox = lock(&self.outbox).clone();
