@@ -158,6 +158,8 @@ impl Engine {
             soon
         };
         let Some((_, name, _)) = waiting.into_iter().find(|(_, _, id)| !tried(id)) else { return look };
+        // The threads and programs of the verification are as this one. Nobody waits for them.
+        linux::host::be_nice();
         match self.verify(&name, None) {
             Ok(verified) if verified.problems.is_empty() => {
                 tracing::info!(volume = %name, cut = verified.point, blocks = verified.blocks, "verified: whole");
