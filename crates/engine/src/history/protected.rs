@@ -10,6 +10,7 @@ use crate::hold::CutFreeze;
 use crate::{Error, Result};
 use history::{Bounds, Changes, Cut, Frozen, Live, Opened, Outbox, Parts, Right, Step, Steps, Wake, Writer};
 use jiff::Timestamp;
+use linux::track::Bitmap;
 use model::{DriverSpec, FsKind, Life, Protection, Volume, VolumeId};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -41,8 +42,12 @@ pub(crate) struct Protected {
     /// Whether an upload is under way.
     pub(crate) uploading: AtomicBool,
     pub(crate) cutting: AtomicBool,
+    /// Whether nothing is to be done for it any more: it was destroyed, or is not protected now.
+    gone: AtomicBool,
     /// The number of events of marks that were looked at and came from thawing alone.
     echo: AtomicU64,
+    /// Its marks, as last looked at: to open them costs more than to look.
+    marks: Mutex<Option<Bitmap>>,
     /// Without marks: whether the volume has been compared since it was last in use.
     compared_at_rest: AtomicBool,
     upkeep_at: Mutex<Option<Instant>>,
@@ -111,10 +116,8 @@ impl Histories {
 
     pub(crate) fn forget(&self, id: VolumeId) {
         if let Some(state) = lock(&self.volumes).remove(&id) {
-            // Whoever uploads finds nothing more to do, and whoever cuts it just now should not wait for him.
-            if let Some(outbox) = lock(&state.outbox).take() {
-                outbox.close();
-            }
+            state.gone.store(true, Ordering::Release);
+            state.close_if_gone();
         }
         self.tracking.unprotect(id);
         self.going.failed(id, false);
@@ -193,14 +196,15 @@ impl Engine {
     /// Opens the stream of a volume for writing. While the vault is away, cuts go on without it where they can.
     fn open_writer(
         &self,
+        state: &Arc<Protected>,
         volume: &Volume,
         protection: &Protection,
         marks: Option<&dyn Changes>,
     ) -> Result<Writer> {
-        match self.open_claimed(volume, protection, marks) {
+        match self.open_claimed(state, volume, protection, marks) {
             Err(error) if is_away(&error) => {
                 let access = self.access_away(volume.id, &protection.vault)?;
-                let writer = self.open_writer_by(volume, access, Right::Away, marks)?;
+                let writer = self.open_writer_by(state, volume, access, Right::Away, marks)?;
                 tracing::info!(volume = %volume.name, %error, "its cuts wait in the spool for the vault");
                 Ok(writer)
             }
@@ -210,6 +214,7 @@ impl Engine {
 
     fn open_claimed(
         &self,
+        state: &Arc<Protected>,
         volume: &Volume,
         protection: &Protection,
         marks: Option<&dyn Changes>,
@@ -219,13 +224,14 @@ impl Engine {
         // Who was replaced would put one more segment each time before it finds out.
         vault.confirm(epoch)?;
         let access = self.access(volume.id, &protection.vault)?;
-        let writer = self.open_writer_by(volume, access, Right::Epoch(epoch.0), marks)?;
-        self.describe_in_vault(writer.access(), volume)?;
+        let writer = self.open_writer_by(state, volume, access, Right::Epoch(epoch.0), marks)?;
+        self.describe_in_vault(state, writer.access(), volume)?;
         Ok(writer)
     }
 
     fn open_writer_by(
         &self,
+        state: &Arc<Protected>,
         volume: &Volume,
         access: Access,
         right: Right,
@@ -240,7 +246,7 @@ impl Engine {
             pool: Arc::clone(&self.histories.tracking.pool),
             spool: self.histories.settings.spool.bytes(),
             portion: history::PORTION,
-            wake: self.wake(volume.id),
+            wake: wake(state),
             steps: self.histories.steps.clone(),
         };
         let (writer, opened) = Writer::open(parts, marks)?;
@@ -252,8 +258,7 @@ impl Engine {
 
     /// Says what the history is of, so that a host that has only the vault can make the volume again. The vault must be this
     /// host's to write.
-    fn describe_in_vault(&self, access: &Access, volume: &Volume) -> Result<()> {
-        let state = self.histories.of(volume.id);
+    fn describe_in_vault(&self, state: &Protected, access: &Access, volume: &Volume) -> Result<()> {
         let about = about(volume);
         lock(&state.described).tried = Some(Instant::now());
         access.describe(&about, history::salt())?;
@@ -270,20 +275,10 @@ impl Engine {
             && described.about.as_ref().is_some_and(|old| *old != about(volume))
     }
 
-    fn renew_description(&self, volume: &Volume, protection: &Protection) -> Result<()> {
+    fn renew_description(&self, state: &Protected, volume: &Volume, protection: &Protection) -> Result<()> {
         let vault = self.vaults.open(&protection.vault)?;
         vault.confirm(vault.writable()?)?;
-        self.describe_in_vault(&vault.access(vault.stream_of(volume.id)), volume)
-    }
-
-    /// Begins an upload if none is under way.
-    fn wake(&self, id: VolumeId) -> Wake {
-        let state = Arc::downgrade(&self.histories.of(id));
-        Wake::new(move || {
-            if let Some(state) = state.upgrade() {
-                state.upload_soon();
-            }
-        })
+        self.describe_in_vault(state, &vault.access(vault.stream_of(volume.id)), volume)
     }
 
     /// What waits for vaults goes where it outlives the daemon.
@@ -305,7 +300,11 @@ impl Engine {
         if self.could_return(volume, state) {
             return true;
         }
-        let Some(marks) = self.histories.tracking.marks(volume.id) else {
+        let mut kept = lock(&state.marks);
+        if kept.as_ref().is_none_or(Bitmap::overflowed) {
+            *kept = self.histories.tracking.marks(volume.id);
+        }
+        let Some(marks) = &*kept else {
             // Nobody can change what is at rest without its being attached.
             return match in_use {
                 Some(_) => self.histories.tracking.tracks() || self.compare_is_due(state),
@@ -409,20 +408,21 @@ impl Engine {
                 Some(away) if !stale && self.could_return(volume, &states[*at]) => {
                     // Where who opens it finds it.
                     away.outbox().spill()?;
-                    match self.open_claimed(volume, protection, changes) {
+                    match self.open_claimed(&states[*at], volume, protection, changes) {
                         // It has gone again.
                         Err(error) if is_away(&error) => None,
                         opened => Some(opened?),
                     }
                 }
                 Some(_) if !stale => None,
-                _ => Some(self.open_writer(volume, protection, changes)?),
+                _ => Some(self.open_writer(&states[*at], volume, protection, changes)?),
             };
             if let Some(opened) = opened {
                 *lock(&states[*at].outbox) = Some(Arc::clone(opened.outbox()));
                 **writer = Some(opened);
                 states[*at].upload_soon();
             }
+            states[*at].close_if_gone();
         }
         let frees: Vec<_> = members
             .iter()
@@ -491,7 +491,7 @@ impl Engine {
     pub(crate) fn upkeep(&self, volume: &Volume, protection: &Protection) -> Result<()> {
         let state = self.histories.of(volume.id);
         if self.is_description_old(volume, &state) {
-            self.renew_description(volume, protection)?;
+            self.renew_description(&state, volume, protection)?;
         }
         let Some(durable) = self.durable_if_due(&state) else { return Ok(()) };
         *lock(&state.upkeep_at) = Some(Instant::now());
@@ -516,6 +516,16 @@ impl Engine {
         tracing::debug!(volume = %volume.name, ?done, "upkeep");
         Ok(())
     }
+}
+
+/// Begins an upload if none is under way. Not by the volume's identity: that may be forgotten, and known anew as another.
+fn wake(state: &Arc<Protected>) -> Wake {
+    let state = Arc::downgrade(state);
+    Wake::new(move || {
+        if let Some(state) = state.upgrade() {
+            state.upload_soon();
+        }
+    })
 }
 
 /// Whether this is all that is wrong: the vault can't be reached.
@@ -592,6 +602,15 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 impl Protected {
+    /// Whoever uploads finds nothing more to do then, and whoever cuts it just now should not wait for him.
+    fn close_if_gone(&self) {
+        if self.gone.load(Ordering::Acquire)
+            && let Some(outbox) = lock(&self.outbox).take()
+        {
+            outbox.close();
+        }
+    }
+
     /// Whether the log should have it that there was no cut: once, and then from time to time.
     pub(crate) fn is_news(&self, why: &str) -> bool {
         let mut said = lock(&self.said);
