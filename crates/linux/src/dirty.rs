@@ -11,8 +11,7 @@ use crate::{KernelError, Result};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -74,21 +73,32 @@ fn read(path: &Path) -> Result<Option<String>> {
 /// The content of a file, unless the kernel has none, or lets nobody read it (lockdown).
 fn read_at(dir: impl AsFd, path: &Path) -> Result<Option<String>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let mut text = String::new();
-    match rustix::fs::openat(dir, path, flags, Mode::empty()).map(File::from) {
-        Ok(mut file) => match file.read_to_string(&mut text) {
-            Ok(_) => Ok(Some(text)),
-            Err(error) => Err(KernelError::on("read", path, error)),
-        },
+    match rustix::fs::openat(dir, path, flags, Mode::empty()) {
+        Ok(file) => Ok(Some(read_all(&file, path)?)),
         Err(Errno::NOENT | Errno::PERM | Errno::ACCESS) => Ok(None),
         Err(errno) => Err(KernelError::on("open", path, errno)),
     }
 }
 
+/// To ask for its length first would cost as much as to read it: it has none.
+fn read_all(file: &OwnedFd, path: &Path) -> Result<String> {
+    let mut text = Vec::with_capacity(1024);
+    let mut piece = [0; 1024];
+    loop {
+        match rustix::io::read(file, &mut piece) {
+            Ok(0) => break,
+            Ok(read) => text.extend_from_slice(&piece[..read]),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(KernelError::on("read", path, errno)),
+        }
+    }
+    String::from_utf8(text).map_err(|_| KernelError::invalid("read", path, "it is no text"))
+}
+
 /// Whether an XFS on this device has changes that its log on the disk has not: then it has reserved more of the log than
 /// there is written.
 fn log_is_dirty(sys: &Path) -> Result<bool> {
-    let name = match fs::canonicalize(sys) {
+    let name = match fs::read_link(sys) {
         Ok(path) => path.file_name().map(PathBuf::from).unwrap_or_default(),
         Err(error) => return Err(KernelError::on("readlink", sys, error)),
     };

@@ -15,7 +15,7 @@ const LOOK: Duration = Duration::from_millis(500);
 const AGAIN: Duration = Duration::from_secs(5);
 /// Cuts are due on beats of this, as far as their interval is a good deal longer: many volumes are looked at in one go then, rather
 /// than each at a time of its own.
-const BEAT: Duration = Duration::from_millis(100);
+const BEAT: Duration = Duration::from_millis(250);
 /// And at most.
 const BREATH: Duration = Duration::from_millis(10);
 
@@ -132,7 +132,7 @@ impl Decider {
 
     fn due_after(&self, due: Instant, now: Instant, interval: Duration) -> Instant {
         let next = (due + interval).max(now + interval / 2);
-        if interval < 5 * BEAT {
+        if interval < 4 * BEAT {
             return next;
         }
         let beats = next.saturating_duration_since(self.begun).as_millis().div_ceil(BEAT.as_millis());
