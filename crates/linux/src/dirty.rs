@@ -44,11 +44,11 @@ impl Stats {
     }
 
     /// Whether the file system on this device (`st_dev` of its files) has changes in memory, or is writing some. `None`: the
-    /// kernel does not tell.
+    /// kernel does not tell. Of an XFS the log is looked at too.
     ///
     /// # Errors
     /// A file that is there and can't be read or understood.
-    pub fn is_dirty(&self, dev: u64) -> Result<Option<bool>> {
+    pub fn is_dirty(&self, dev: u64, is_xfs: bool) -> Result<Option<bool>> {
         let device = format!("{}:{}", rustix::fs::major(dev), rustix::fs::minor(dev));
         let stats = Path::new("bdi").join(&device).join("stats");
         let sys = PathBuf::from("/sys/dev/block").join(&device);
@@ -62,7 +62,7 @@ impl Stats {
         let writes = inflight.split_whitespace().nth(1).and_then(|writes| writes.parse::<u64>().ok());
         let writes =
             writes.ok_or_else(|| KernelError::invalid("read", &sys.join("inflight"), "no writes in it"))?;
-        Ok(Some(files > 0 || writes > 0 || log_is_dirty(&sys)?))
+        Ok(Some(files > 0 || writes > 0 || (is_xfs && log_is_dirty(&sys)?)))
     }
 }
 

@@ -326,7 +326,7 @@ impl Engine {
         }
         // Nothing has reached the device. Something may be in memory only; it is written out for the cut.
         let Some(used) = in_use else { return false };
-        self.histories.tracking.may_be_dirty(used.device)
+        self.histories.tracking.may_be_dirty(used.device, !is_ext4(volume))
     }
 
     /// Whether its cuts wait for a vault that is back.
@@ -549,8 +549,11 @@ fn is_echo(volume: &Volume, dirty: &[std::ops::Range<u64>]) -> bool {
 }
 
 fn echo(volume: &Volume) -> std::ops::Range<u64> {
-    let ext4 = matches!(&volume.spec.driver, DriverSpec::Image(image) if image.fs == FsKind::Ext4);
-    if ext4 { 0..1 } else { 0..0 }
+    if is_ext4(volume) { 0..1 } else { 0..0 }
+}
+
+fn is_ext4(volume: &Volume) -> bool {
+    matches!(&volume.spec.driver, DriverSpec::Image(image) if image.fs == FsKind::Ext4)
 }
 
 /// Freezes for a cut: with the guard, and with no verb at work on the volume.

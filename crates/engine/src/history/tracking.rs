@@ -130,9 +130,9 @@ impl Tracking {
     }
 
     /// Whether something of the file system on this device is only in memory; `true` if that can't be told.
-    pub(crate) fn may_be_dirty(&self, device: u64) -> bool {
+    pub(crate) fn may_be_dirty(&self, device: u64, is_xfs: bool) -> bool {
         let Some(stats) = &self.stats else { return true };
-        !matches!(stats.is_dirty(device), Ok(Some(false)))
+        !matches!(stats.is_dirty(device, is_xfs), Ok(Some(false)))
     }
 }
 
