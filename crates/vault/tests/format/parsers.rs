@@ -215,6 +215,10 @@ pub fn texts(data: &[u8]) {
     let state = access.state().unwrap();
     assert_eq!(state.snapshots.len() + state.condemned.len() + state.damaged.len(), 2);
     let _about = access.about::<serde_json::Value>();
+    // And what a person has copied from a kit.
+    if let Ok(print) = String::from_utf8_lossy(data).parse::<slots::Fingerprint>() {
+        assert_eq!(print.to_string().parse(), Ok(print));
+    }
 }
 
 /// What an inventory should be, sealed as it should be: compressed, or (the first byte is odd) not even that.
