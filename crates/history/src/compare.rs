@@ -3,7 +3,7 @@
 use crate::changes::Changes;
 use crate::error::Result;
 use crate::restore::chain_to;
-use crate::run::{Comparing, Run, SealedBlock};
+use crate::run::{Comparing, SealedBlock};
 use crate::writer::{PORTION, SIZE, Writer, read_blocks};
 use linux::direct::Reader;
 use std::iter::Peekable;
@@ -57,10 +57,7 @@ impl Writer {
                 let blocks = first..first + (content.len() / BLOCK) as u64;
                 let was = blocks.map(|block| expected.at(block, |located| gone.push(located.clone())));
                 let was = was.collect::<ReadResult<Vec<_>>>()?;
-                let mut memory = comparing.memory();
-                memory.clear();
-                memory.extend_from_slice(content);
-                let found = comparing.compare(Run { first, content: memory, expected: Some(was) });
+                let found = comparing.compare(first, content, Some(was));
                 differing += self.hold_differing(found, size)? + self.hold_gone(&gone, size)?;
                 Ok(())
             })?;

@@ -43,13 +43,13 @@ fn seal_these<'a>(
 }
 
 /// Some blocks of the image, and what the newest point has there.
-pub(crate) struct Run {
+struct Run {
     /// The number of the first.
-    pub(crate) first: u64,
+    first: u64,
     /// What the image has.
-    pub(crate) content: Vec<u8>,
-    /// What the point has, for each block. `None`: that does not matter, all of it is sealed.
-    pub(crate) expected: Option<Vec<Option<Located>>>,
+    content: Vec<u8>,
+    /// What the point has, for each block. `None`: all of it is sealed.
+    expected: Option<Vec<Option<Located>>>,
 }
 
 impl Run {
@@ -72,11 +72,11 @@ impl Run {
 }
 
 /// A run that was compared.
-pub(crate) struct Compared {
+struct Compared {
     /// The blocks that differ, in order.
-    pub(crate) differing: Vec<SealedBlock>,
+    differing: Vec<SealedBlock>,
     /// Memory for another run.
-    pub(crate) spare: Vec<u8>,
+    spare: Vec<u8>,
 }
 
 /// Threads that compare and seal runs. What they found comes in no order.
@@ -127,13 +127,18 @@ impl Comparing {
         })
     }
 
-    /// Memory to put a run's content into.
-    pub(crate) fn memory(&mut self) -> Vec<u8> {
-        self.spare.pop().unwrap_or_default()
-    }
-
-    /// Hands a run over; gives back what has been found meanwhile.
-    pub(crate) fn compare(&mut self, run: Run) -> Vec<SealedBlock> {
+    /// Hands a run of blocks over; gives back what has been found meanwhile. `expected` is what the point has, for each block. `None`:
+    /// that does not matter, all of it is sealed.
+    pub(crate) fn compare(
+        &mut self,
+        first: u64,
+        content: &[u8],
+        expected: Option<Vec<Option<Located>>>,
+    ) -> Vec<SealedBlock> {
+        let mut memory = self.spare.pop().unwrap_or_default();
+        memory.clear();
+        memory.extend_from_slice(content);
+        let run = Run { first, content: memory, expected };
         let mut found = Vec::new();
         // A thread that is gone has panicked, and the scope will say so.
         if self.runs.send(run).is_ok() {

@@ -5,7 +5,7 @@ use crate::error::{Error, Result, file};
 use crate::journal::Journal;
 use crate::noted::{Noted, Standing};
 use crate::outbox::{Outbox, Places, Wake};
-use crate::run::{Comparing, Run, SealedBlock, seal_run};
+use crate::run::{Comparing, SealedBlock, seal_run};
 use crate::step::{Step, Steps};
 use bytes::Bytes;
 use linux::direct::{Pool, Reader};
@@ -321,11 +321,7 @@ impl Writer {
         let sealer = || Sealer::new(&keys, stream, salt());
         Comparing::with(&keys, &sealer, |sealing| {
             read_blocks(reader, pool, portion, None, &mut |first, content| {
-                let mut memory = sealing.memory();
-                memory.clear();
-                memory.extend_from_slice(content);
-                let sealed = sealing.compare(Run { first, content: memory, expected: None });
-                self.hold_sealed(sealed);
+                self.hold_sealed(sealing.compare(first, content, None));
                 Ok(())
             })?;
             self.hold_sealed(sealing.rest());
