@@ -51,8 +51,9 @@ struct Done {
     early: BTreeMap<u64, u64>,
     /// All before this block is written.
     end: u64,
-    /// Bytes written when it was last noted.
+    /// Bytes written when it was last noted, and what `end` was then.
     noted_at: u64,
+    noted: u64,
     noting: bool,
 }
 
@@ -80,7 +81,7 @@ impl Restore<'_> {
         progress.total.store(size, Ordering::Relaxed);
         let (send, receive) = sync_channel::<Batch>(workers);
         let receive = Mutex::new(receive);
-        let done = Mutex::new(Done { end: from, ..Done::default() });
+        let done = Mutex::new(Done { end: from, noted: from, ..Done::default() });
         let flying = AtomicU64::new(0);
         let failed: Mutex<Option<Error>> = Mutex::default();
         let fail = |error: Error| {
@@ -158,11 +159,13 @@ impl Restore<'_> {
             let mut done = lock(done);
             done.finish(batch.number, batch.end());
             self.progress.position.fetch_max((done.end * SIZE).min(size), Ordering::Relaxed);
-            if self.note.is_none() || done.noting || written < done.noted_at + NOTED {
+            // Where the first of all is the last to finish, there is nothing to note yet.
+            let nothing_new = done.end == done.noted || written < done.noted_at + NOTED;
+            if self.note.is_none() || done.noting || nothing_new {
                 return Ok(());
             }
             done.noting = true;
-            done.noted_at = written;
+            (done.noted_at, done.noted) = (written, done.end);
             done.end
         };
         let noted = self.note.map_or(Ok(()), |note| {
