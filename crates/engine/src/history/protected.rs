@@ -223,7 +223,7 @@ impl Engine {
         let epoch = vault.writable()?;
         // Who was replaced would put one more segment each time before it finds out.
         vault.confirm(epoch)?;
-        let access = self.access(volume.id, &protection.vault)?;
+        let access = vault.access(vault.stream_of(volume.id));
         let writer = self.open_writer_by(state, volume, access, Right::Epoch(epoch.0), marks)?;
         self.describe_in_vault(state, writer.access(), volume)?;
         Ok(writer)
@@ -445,7 +445,8 @@ impl Engine {
                 still: &takes[*at],
                 mountpoint: here.as_ref().map(|here| here.mountpoint.as_path()),
                 is_free: free,
-                echo: echo(&members[*at].0),
+                // At rest nothing is thawed: a cut has all, so that the image is as the cut says.
+                echo: here.as_ref().map_or(0..0, |_| echo(&members[*at].0)),
             });
         }
         let freezer = Freezes { engine: self, members };
@@ -495,8 +496,8 @@ impl Engine {
         }
         let Some(durable) = self.durable_if_due(&state) else { return Ok(()) };
         *lock(&state.upkeep_at) = Some(Instant::now());
-        let access = self.access(volume.id, &protection.vault)?;
         let vault = self.vaults.open(&protection.vault)?;
+        let access = vault.access(vault.stream_of(volume.id));
         let epoch = vault.writable()?;
         let done = history::upkeep(
             &access,
