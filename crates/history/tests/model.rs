@@ -2,10 +2,12 @@
 //! every cut that is listed restores to what the volume held at that cut.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
+mod common;
+
+use common::cut_at_rest;
 use everhold_history::restore::{Progress, chain_to, write_difference, write_point};
 use everhold_history::{
-    Bounds, Changes, Error, Freezer, Frozen, Live, Opened, Parts, Right, Steps, Terms, Wake, Writer, cut,
-    difference, upkeep,
+    Changes, Error, Opened, Parts, Right, Steps, Terms, Wake, Writer, difference, upkeep,
 };
 use jiff::Timestamp;
 use linux::direct::Pool;
@@ -15,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -63,14 +65,6 @@ impl Changes for Marks {
     }
     fn set_token(&self, token: u64) {
         self.token.store(token, Ordering::SeqCst);
-    }
-}
-
-struct NotFrozen;
-
-impl Freezer for NotFrozen {
-    fn freeze<'a>(&'a self, _: &Path) -> Result<Box<dyn Frozen + 'a>, String> {
-        Err("nothing here is mounted".to_owned())
     }
 }
 
@@ -223,20 +217,10 @@ impl World {
             return;
         }
         self.now += 1000;
-        let now = self.now;
         let writer = self.writer.as_mut().unwrap();
-        let mut lives = [Live {
-            writer,
-            changes: Some(&self.marks),
-            still: &|_| unreachable!("it has marks"),
-            mountpoint: None,
-            is_free: &|| true,
-            echo: 0..0,
-        }];
-        let clock = || Timestamp::from_millisecond(now as i64).unwrap();
-        match cut(&mut lives, &NotFrozen, &clock, &Bounds::default()) {
-            Ok(cuts) => {
-                if let Some(cut) = cuts[0] {
+        match cut_at_rest(writer, Some(&self.marks), self.now) {
+            Ok(made) => {
+                if let Some(cut) = made {
                     self.points.insert(cut.point, self.content.clone());
                 }
             }

@@ -1,10 +1,11 @@
 //! Restores that are interrupted go on from what they noted, believe no other note, and hold no more in memory than they say.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
+mod common;
+
+use common::cut_at_rest;
 use everhold_history::restore::{Note, Progress, Restore, chain_to, most_in_flight};
-use everhold_history::{
-    Bounds, Error, Freezer, Frozen, Live, PORTION, Parts, Right, Step, Steps, Wake, Writer, cut,
-};
+use everhold_history::{Error, PORTION, Parts, Right, Step, Steps, Wake, Writer};
 use jiff::Timestamp;
 use linux::direct::Pool;
 use std::fs::File;
@@ -21,14 +22,6 @@ const SIZE: u64 = 88 << 20;
 /// Not to the end, so that the image ends with a hole.
 const FILLED: usize = 80 << 20;
 const WORKERS: usize = 3;
-
-struct NotFrozen;
-
-impl Freezer for NotFrozen {
-    fn freeze<'a>(&'a self, _: &Path) -> Result<Box<dyn Frozen + 'a>, String> {
-        Err("nothing here is mounted".to_owned())
-    }
-}
 
 /// Bytes that don't compress.
 fn noise(seed: u64) -> Vec<u8> {
@@ -80,8 +73,7 @@ fn vault_with(dir: &Path, contents: &[Vec<u8>]) -> (Access, Vec<u64>) {
         };
         let (mut writer, _) = Writer::open(parts, None).unwrap();
         let outbox = Arc::clone(writer.outbox());
-        let clock = || Timestamp::from_second(1_700_000_000 + at as i64).unwrap();
-        let cuts = std::thread::scope(|scope| {
+        let made = std::thread::scope(|scope| {
             let uploads = scope.spawn(|| {
                 while Arc::strong_count(&outbox) > 1 {
                     outbox.upload().unwrap();
@@ -89,20 +81,12 @@ fn vault_with(dir: &Path, contents: &[Vec<u8>]) -> (Access, Vec<u64>) {
                 }
                 outbox.upload().unwrap();
             });
-            let mut lives = [Live {
-                writer: &mut writer,
-                changes: None,
-                mountpoint: None,
-                is_free: &|| true,
-                still: &|_| unreachable!("it is not in use"),
-                echo: 0..0,
-            }];
-            let cuts = cut(&mut lives, &NotFrozen, &clock, &Bounds::default()).unwrap();
+            let made = cut_at_rest(&mut writer, None, 1_700_000_000_000 + at as u64 * 1000).unwrap();
             drop(writer);
             uploads.join().unwrap();
-            cuts
+            made
         });
-        points.push(cuts[0].expect("a cut").point);
+        points.push(made.expect("a cut").point);
     }
     (access, points)
 }

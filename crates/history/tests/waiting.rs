@@ -1,10 +1,10 @@
 //! A first copy that waits for its vault: it does not wait for ever, and not for one that nobody wants any more.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
-use everhold_history::{
-    Bounds, Error, Freezer, Frozen, Live, Outbox, PORTION, Parts, Right, Steps, Wake, Writer, cut,
-};
-use jiff::Timestamp;
+mod common;
+
+use common::cut_at_rest;
+use everhold_history::{Error, Outbox, PORTION, Parts, Right, Steps, Wake, Writer};
 use linux::direct::Pool;
 use std::fs::File;
 use std::io::Write;
@@ -15,14 +15,6 @@ use std::time::Duration;
 use vault::format::{Keys, StreamId};
 use vault::read::Access;
 use vault::store::MemoryStore;
-
-struct NotFrozen;
-
-impl Freezer for NotFrozen {
-    fn freeze<'a>(&'a self, _: &Path) -> Result<Box<dyn Frozen + 'a>, String> {
-        Err("nothing here is mounted".to_owned())
-    }
-}
 
 /// More than waits in memory at most, and nothing of it can be compressed.
 fn image(path: &Path) {
@@ -63,16 +55,7 @@ fn first_copy(store: &MemoryStore, meanwhile: impl FnOnce(&Outbox) + Send) -> Er
     let (send, receive) = channel();
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            let mut lives = [Live {
-                writer: &mut writer,
-                changes: None,
-                mountpoint: None,
-                is_free: &|| true,
-                still: &|_| unreachable!("it is not in use"),
-                echo: 0..0,
-            }];
-            let clock = || Timestamp::from_second(1_700_000_000).unwrap();
-            send.send(cut(&mut lives, &NotFrozen, &clock, &Bounds::default())).unwrap();
+            send.send(cut_at_rest(&mut writer, None, 1_700_000_000_000)).unwrap();
         });
         while outbox.waiting().bytes < 40 << 20 {
             std::thread::sleep(Duration::from_millis(5));
