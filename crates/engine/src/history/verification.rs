@@ -5,7 +5,7 @@ use super::Verified;
 use super::going::VERIFY;
 use super::restores::WORKERS;
 use super::verbs::timestamp;
-use crate::engine::{Engine, lock};
+use crate::engine::{Engine, lock, make_dir};
 use crate::pools::Pool;
 use crate::{Error, Result};
 use history::restore::{Progress, chain_to, write_point};
@@ -13,7 +13,6 @@ use jiff::Timestamp;
 use model::{At, Volume, VolumeId, VolumeName};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -100,15 +99,11 @@ impl Engine {
     }
 
     fn keep_verdict(&self, id: VolumeId, verdict: Verdict) {
-        let path = self.verdict_file(id);
-        let keep = || -> std::io::Result<()> {
-            let (dir, new) = (self.settings.history(id), path.with_extension("new"));
-            std::fs::create_dir_all(&dir)?;
-            let mut file = File::create(&new)?;
-            file.write_all(&serde_json::to_vec(&verdict)?)?;
-            file.sync_all()?;
-            std::fs::rename(&new, &path)?;
-            File::open(&dir)?.sync_all()
+        let (dir, path) = (self.settings.history(id), self.verdict_file(id));
+        let keep = || -> Result<()> {
+            make_dir(&dir, 0o700)?;
+            let text = serde_json::to_vec(&verdict).map_err(|error| Error::Invalid(error.to_string()))?;
+            Ok(linux::fs::write_atomically(&path, &text, 0o600)?)
         };
         if let Err(error) = keep() {
             tracing::warn!(path = %path.display(), %error, "what a verification found is known until the daemon ends only");

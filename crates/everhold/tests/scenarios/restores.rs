@@ -269,6 +269,11 @@ fn a_new_volume_shares_blocks_where_the_pool_can_and_the_old_one_is_at_rest() {
     assert_eq!(shared["how"], "reflink", "{shared}");
     let written = |told: &serde_json::Value| told["written"].as_u64().expect("bytes");
     assert!(written(&read) > 32 << 20 && written(&shared) < 8 << 20, "{read} {shared}");
+    let image = |name: &str| {
+        let detail = sandbox.json(&["volume", "inspect", name]);
+        std::fs::read(Path::new(detail["home"].as_str().expect("a home")).join("image")).expect("the image")
+    };
+    assert!(image("read") == image("shared"), "every byte, whichever way it came");
     for name in ["read", "shared"] {
         let copy = mounted(&sandbox, name);
         assert!(std::fs::read(copy.join("large")).expect("read") == piece(1, 32 << 20), "{name}");
