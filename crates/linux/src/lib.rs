@@ -15,6 +15,7 @@ pub mod lock;
 pub mod loopdev;
 pub mod memory;
 pub mod mounts;
+pub mod overlay;
 pub mod procs;
 pub mod quota;
 pub mod superblock;

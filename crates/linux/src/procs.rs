@@ -12,6 +12,45 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+/// Kills all processes of the control group that a process is in, and of those below it. They must be frozen, so that none can
+/// make another one meanwhile; a killed process never returns to its program, also when it is thawed.
+///
+/// # Errors
+/// The process is in no control group that can be frozen, or in the host's own. What `kill(2)` says, but for processes that
+/// have ended.
+pub fn kill_with(pid: u32) -> Result<()> {
+    let path = Path::new("/proc").join(pid.to_string()).join("cgroup");
+    let told = fs::read_to_string(&path).map_err(|source| KernelError::on("read", &path, source))?;
+    let Some(group) = freezable(&told).filter(|group| *group != "/") else {
+        return Err(KernelError::invalid("read", &path, "it names no control group of its own"));
+    };
+    let entries =
+        fs::read_dir("/proc").map_err(|source| KernelError::on("readdir", Path::new("/proc"), source))?;
+    for entry in entries.flatten() {
+        let Some(other) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let told = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
+        let is_in = freezable(&told)
+            .and_then(|path| path.strip_prefix(group))
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let Some(process) = rustix::process::Pid::from_raw(other).filter(|_| is_in) else { continue };
+        match rustix::process::kill_process(process, rustix::process::Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(errno) => return Err(KernelError::on("kill", &entry.path(), errno)),
+        }
+    }
+    Ok(())
+}
+
+/// The control group by which a process is frozen, of `/proc/PID/cgroup` (cgroups(7)): that of the controller `freezer` where
+/// it is in a hierarchy of version 1, and that of version 2 otherwise.
+fn freezable(told: &str) -> Option<&str> {
+    let lines = || told.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+    let first = lines().find(|(controllers, _)| controllers.split(',').any(|name| name == "freezer"));
+    first.or_else(|| lines().find(|(controllers, _)| controllers.is_empty())).map(|(_, path)| path)
+}
+
 /// What is looked for.
 #[derive(Debug, Clone, Copy)]
 pub enum Target<'a> {
@@ -301,6 +340,14 @@ impl<'a> Mapped<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_group_that_is_frozen() {
+        let first = "12:pids:/a\n5:cpu,freezer:/docker/x\n0::/unified\n";
+        assert_eq!(freezable(first), Some("/docker/x"));
+        assert_eq!(freezable("0::/system.slice/docker-x.scope\n"), Some("/system.slice/docker-x.scope"));
+        assert_eq!(freezable(""), None);
+    }
 
     #[test]
     fn lines_of_maps() {
