@@ -4,9 +4,10 @@
 //! `Status` a list of strings, which it is not), and one word of a newer engine, or of our own plugin, makes
 //! the whole answer unreadable. Here every question reads only the fields that it needs, and none of them is mandatory.
 
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -82,6 +83,19 @@ struct VersionAnswer {
     api_version: String,
 }
 
+/// What is sent with a question.
+pub(crate) type Sent = BoxBody<Bytes, std::io::Error>;
+
+/// Nothing.
+pub(crate) fn nothing() -> Sent {
+    Empty::new().map_err(|never| match never {}).boxed()
+}
+
+/// A JSON document.
+pub(crate) fn document(body: &serde_json::Value) -> Sent {
+    Full::from(body.to_string()).map_err(|never| match never {}).boxed()
+}
+
 /// The way to one Docker Engine. Connects when asked, so an engine that comes and goes needs no care.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -110,24 +124,33 @@ impl Client {
     /// `POST path` with this body; the answer is not read.
     pub(crate) async fn post(&self, path: &str, body: &serde_json::Value) -> Result<(), ApiError> {
         let answer = self.in_time(async {
-            let target = versioned(self.version().await?, path);
-            let request = Request::post(target)
-                .header(hyper::header::HOST, "docker")
-                .header(hyper::header::CONTENT_TYPE, "application/json")
-                .body(Full::from(body.to_string()));
-            self.request(request, path).await.map(drop)
+            self.call(Method::POST, path, Some("application/json"), document(body)).await.map(drop)
         });
         let answer = answer.await;
         self.forget_version_after(&answer);
         answer
     }
 
+    /// The beginning of the answer to any question, however long the engine takes.
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: Option<&str>,
+        body: Sent,
+    ) -> Result<Response<Incoming>, ApiError> {
+        let target = versioned(self.version().await?, path);
+        let mut request = Request::builder().method(method).uri(target).header(hyper::header::HOST, "docker");
+        if let Some(kind) = content_type {
+            request = request.header(hyper::header::CONTENT_TYPE, kind);
+        }
+        self.request(request.body(body), path).await
+    }
+
     /// Has a container stopped or started: that takes as long as the container takes. That it is so already is fine.
     pub(crate) async fn act(&self, path: &str, deadline: Duration) -> Result<(), ApiError> {
         let work = async {
-            let target = versioned(self.version().await?, path);
-            let request = Request::post(target).header(hyper::header::HOST, "docker").body(Full::default());
-            match self.request(request, path).await {
+            match self.call(Method::POST, path, None, nothing()).await {
                 Err(ApiError::Refused { status: 304, .. }) => Ok(()),
                 other => other.map(drop),
             }
@@ -181,13 +204,13 @@ impl Client {
     }
 
     async fn send(&self, target: &str, path: &str) -> Result<Response<Incoming>, ApiError> {
-        let request = Request::get(target).header(hyper::header::HOST, "docker").body(Full::default());
+        let request = Request::get(target).header(hyper::header::HOST, "docker").body(nothing());
         self.request(request, path).await
     }
 
     async fn request(
         &self,
-        request: Result<Request<Full<Bytes>>, hyper::http::Error>,
+        request: Result<Request<Sent>, hyper::http::Error>,
         path: &str,
     ) -> Result<Response<Incoming>, ApiError> {
         let unreachable = |source| ApiError::Unreachable { socket: self.socket.clone(), source };
@@ -223,7 +246,10 @@ fn versioned(Version(major, minor): Version, path: &str) -> String {
     format!("/v{major}.{minor}{path}")
 }
 
-async fn read<T: DeserializeOwned>(response: Response<Incoming>, path: &str) -> Result<T, ApiError> {
+pub(crate) async fn read<T: DeserializeOwned>(
+    response: Response<Incoming>,
+    path: &str,
+) -> Result<T, ApiError> {
     let strange = |why: String| ApiError::Strange { path: path.to_owned(), why };
     let body = Limited::new(response.into_body(), LONGEST_ANSWER);
     let bytes = body.collect().await.map_err(|error| strange(error.to_string()))?.to_bytes();
@@ -256,7 +282,7 @@ impl Lines {
 }
 
 /// Percent-encodes everything that is not plain in a path segment or a query (RFC 3986, unreserved).
-pub(crate) fn encode(text: &str) -> String {
+pub fn encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len() * 2);
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
@@ -269,7 +295,7 @@ pub(crate) fn encode(text: &str) -> String {
 }
 
 /// A `filters=` query: each key with the values of which one must hold.
-pub(crate) fn filters(pairs: &[(&str, &str)]) -> String {
+pub fn filters(pairs: &[(&str, &str)]) -> String {
     let map: serde_json::Map<_, _> =
         pairs.iter().map(|(key, value)| ((*key).to_owned(), serde_json::json!([value]))).collect();
     format!("filters={}", encode(&serde_json::Value::Object(map).to_string()))

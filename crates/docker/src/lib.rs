@@ -3,6 +3,7 @@
 //! * [`plugin`]: the server of the volume plugin protocol v1. Docker calls it to create, mount and remove volumes.
 //! * [`DockerEngine`]: the few questions that Everhold has for a Docker Engine: who uses a volume, what
 //!   it was labelled, what engine it is. There may be none; then everything else works all the same.
+//! * [`Api`]: the same engine for work on whole containers, which room `containers` does.
 //! * [`follow_labels`]: the background task that brings labels over, which the plugin protocol does not carry.
 //!
 //! What a container reads and writes never passes through here, and nothing here decides about a volume: the engine does.
@@ -16,6 +17,7 @@
 //! little later, for attachments that were too young to be judged the first time. A volume that is asked to be removed, or
 //! is exclusive, is checked at that moment too.
 
+mod api;
 mod client;
 mod docker_engine;
 mod inventory;
@@ -23,8 +25,10 @@ mod labels;
 mod newly;
 pub mod plugin;
 
-pub use client::ApiError;
+pub use api::{Api, Download, Executed, Stat};
+pub use client::{ApiError, encode, filters};
 pub use docker_engine::DockerEngine;
+pub use hyper::Method;
 pub use inventory::{EngineFacts, KnownVolumes};
 pub use labels::follow as follow_labels;
 pub use newly::NewVolumes;
