@@ -1,0 +1,456 @@
+//! `container backup`: settings, image, writable layer and volumes of containers at one instant, in one bundle.
+//!
+//! Everything is written while the containers run; then they are frozen for a last look, and go on. What is in the bundle is what a
+//! power failure at that instant would have left.
+
+mod document;
+mod sources;
+
+pub(crate) use document::IMAGES;
+pub use document::{Project, SavedContainer, SavedNetwork, SavedVolume};
+
+use crate::container::Container;
+use crate::error::{Error, Result};
+use crate::hooks::{self, Hooks};
+use crate::relocate::{Event, Journal, Record, pause, recover, unpause};
+use crate::volumes::Volumes;
+use bundle::{Change, Image, LayerForm, LiveLayer, Preamble, Skip, Watch, Writer};
+use docker::{Api, encode};
+use jiff::Timestamp;
+use model::ErrorKind;
+use serde::Serialize;
+use serde_json::Value;
+use sources::Kept;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Looks before the last one, at most.
+const LOOKS: usize = 4;
+/// A look that finds no more than this, in bytes, leaves little to the last one. Each looks at all that may have changed.
+const LITTLE: u64 = 16 << 20;
+/// How long a hook may take.
+const HOOK: Duration = Duration::from_secs(120);
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// Names or IDs of containers.
+    pub containers: Vec<String>,
+    /// All containers of a compose project.
+    pub project: Option<String>,
+    /// The bundle's file, which must not be there.
+    pub to: PathBuf,
+    /// The image's layers are left out: whoever restores must have it.
+    pub image_by_reference: bool,
+    /// A command or a built-in to be run before the instant.
+    pub pre: Option<String>,
+    /// And after it, whatever happens.
+    pub post: Option<String>,
+    /// Containers are not frozen for longer; the backup fails then.
+    pub longest_pause: Duration,
+    /// Who makes it, for the bundle: `everhold 1.2.3`.
+    pub by: String,
+}
+
+/// The points at which tests end the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The images are written.
+    Images,
+    /// Everything was looked at once.
+    Layers,
+    /// The commands before have been run.
+    Pre,
+    /// The containers are frozen.
+    Paused,
+    /// The last look is over.
+    Settled,
+    /// The containers run again, and the commands after have not been run.
+    Unpaused,
+    /// All but the end is written.
+    Written,
+}
+
+impl Step {
+    /// Every point, in their order.
+    pub const ALL: [Self; 7] =
+        [Self::Images, Self::Layers, Self::Pre, Self::Paused, Self::Settled, Self::Unpaused, Self::Written];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Images => "backup-images",
+            Self::Layers => "backup-layers",
+            Self::Pre => "backup-pre",
+            Self::Paused => "backup-paused",
+            Self::Settled => "backup-settled",
+            Self::Unpaused => "backup-unpaused",
+            Self::Written => "backup-written",
+        }
+    }
+}
+
+/// What a backup works with.
+pub struct Tools<'a> {
+    /// The engine.
+    pub api: &'a Api,
+    /// Volumes of Everhold.
+    pub volumes: &'a dyn Volumes,
+    /// The directory of the journals.
+    pub journals: &'a Path,
+    /// Called at each point.
+    pub at: &'a dyn Fn(Step),
+    /// As for relocations.
+    pub guard: &'a dyn Fn(&Path) -> Result<Box<dyn Send>>,
+    /// Hears how it goes.
+    pub say: &'a dyn Fn(Event),
+    /// Tells the time.
+    pub now: &'a dyn Fn() -> Timestamp,
+}
+
+/// What is in the bundle.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BackedUp {
+    /// The file.
+    pub file: PathBuf,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The instant.
+    pub instant: Timestamp,
+    /// The containers.
+    pub containers: Vec<String>,
+    /// The volumes.
+    pub volumes: Vec<String>,
+    /// For how long containers were frozen, in seconds.
+    pub paused: f64,
+    /// What is not in it, and what else is good to know.
+    pub notes: Vec<String>,
+}
+
+/// A tree that is being written.
+struct Live {
+    layer: LiveLayer,
+    of: Of,
+}
+
+/// Whose it is.
+enum Of {
+    Container(usize),
+    Volume,
+}
+
+/// Makes a backup. When it fails, the containers run as before, and the file is not there.
+///
+/// # Errors
+/// In words.
+pub fn backup(asked: &Asked, tools: &Tools<'_>) -> Result<BackedUp> {
+    let containers = sources::containers(tools.api, asked)?;
+    let hooks = Hooks::of(&containers, asked.pre.as_deref(), asked.post.as_deref())?;
+    let name = format!("backup-{}", containers[0].short_id());
+    let mut record = Record::new("backup", tools.api.socket(), format!("everhold-{name}"));
+    record.containers = containers.iter().map(|container| container.id().to_owned()).collect();
+    let mut journal = Journal::begin(tools.journals, &name, record)?;
+    let guard = match (tools.guard)(journal.path()) {
+        Ok(guard) => guard,
+        Err(error) => {
+            journal.end()?;
+            return Err(error);
+        }
+    };
+    let made = make(asked, tools, &containers, &hooks, &mut journal);
+    let path = journal.path().to_owned();
+    // Also after a failure: it unmounts what was mounted, lets containers go on, and runs what is to be run afterwards.
+    let cleared = recover(journal, tools.api, tools.volumes);
+    drop(guard);
+    match (made, cleared) {
+        (Ok(made), Ok(_)) => Ok(made),
+        (Err(error), Ok(_)) => Err(error.with_state(format!(
+            "the containers are as before, and there is no {0}; {0}.partial, if it is there, is what the next try goes on from",
+            asked.to.display()
+        ))),
+        (_, Err(clear)) => Err(clear.with_state(format!(
+            "what was begun could not be cleared up yet: maybe containers are still paused; {} says what was begun",
+            path.display()
+        ))),
+    }
+}
+
+fn make(
+    asked: &Asked,
+    tools: &Tools<'_>,
+    containers: &[Container],
+    hooks: &Hooks,
+    journal: &mut Journal,
+) -> Result<BackedUp> {
+    let mut kept = sources::kept(tools, containers, journal)?;
+    sources::enough_room(tools.api, asked, containers, &kept)?;
+    let preamble = Preamble { made: (tools.now)(), by: asked.by.clone() };
+    let mut writer = Writer::resume(&asked.to, &preamble)?;
+    if asked.image_by_reference {
+        // What an earlier try kept are the very layers that are not wanted in it.
+        writer.abandon()?;
+        writer = Writer::create(&asked.to, &preamble)?;
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    writer.watch(watch(&stop));
+    let made = write(asked, tools, containers, hooks, journal, &mut kept, &mut writer, &stop);
+    match made {
+        Ok((instant, paused)) => {
+            (tools.say)(Event::Stage("making it durable".to_owned()));
+            let summary = writer.finish()?;
+            Ok(BackedUp {
+                file: asked.to.clone(),
+                size: summary.size,
+                instant,
+                containers: containers.iter().map(|container| container.name().to_owned()).collect(),
+                volumes: kept.volumes.iter().map(|volume| volume.saved.name.clone()).collect(),
+                paused,
+                notes: kept.notes,
+            })
+        }
+        // What is written of images is a beginning for the next try, which is nearly always the same one.
+        Err(error) => Err(error),
+    }
+}
+
+fn watch(stop: &Arc<AtomicBool>) -> Watch {
+    Watch { stop: Arc::clone(stop), ..Watch::default() }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts of one backup, used once")]
+fn write(
+    asked: &Asked,
+    tools: &Tools<'_>,
+    containers: &[Container],
+    hooks: &Hooks,
+    journal: &mut Journal,
+    kept: &mut Kept,
+    writer: &mut Writer,
+    stop: &Arc<AtomicBool>,
+) -> Result<(Timestamp, f64)> {
+    (tools.say)(Event::Stage("writing the images".to_owned()));
+    let images = images(asked, tools.api, containers, writer)?;
+    (tools.at)(Step::Images);
+
+    (tools.say)(Event::Stage("writing layers and volumes while the containers go on".to_owned()));
+    let mut live = begin(tools, kept, writer)?;
+    (tools.at)(Step::Layers);
+    for _ in 0..LOOKS {
+        let mut looked = 0;
+        for live in &mut live {
+            looked += writer.settle(&mut live.layer)?.bytes();
+        }
+        if looked <= LITTLE {
+            break;
+        }
+    }
+
+    (tools.say)(Event::Stage("pausing for the last difference".to_owned()));
+    journal.note(|record| {
+        record.frozen = frozen(containers);
+        record.post.clone_from(&hooks.post);
+    })?;
+    for hook in &hooks.pre {
+        hooks::run(tools.api, hook, HOOK)?;
+    }
+    if !hooks.pre.is_empty() {
+        // A checkpoint writes much, which should not have to be written while all stand still.
+        for live in &mut live {
+            writer.settle(&mut live.layer)?;
+        }
+    }
+    (tools.at)(Step::Pre);
+    let (instant, paused) = last_look(asked, tools, containers, writer, &mut live, stop)?;
+    (tools.at)(Step::Unpaused);
+    for hook in &hooks.post {
+        hooks::run(tools.api, hook, HOOK)?;
+    }
+    journal.note(|record| {
+        record.frozen.clear();
+        record.post.clear();
+    })?;
+
+    (tools.say)(Event::Stage("checking what was written".to_owned()));
+    finish(tools, containers, kept, writer, live, &images, instant)?;
+    (tools.at)(Step::Written);
+    Ok((instant, paused))
+}
+
+/// The containers that are frozen for the instant: those that run, and that nobody else has paused.
+fn frozen(containers: &[Container]) -> Vec<String> {
+    let run = containers.iter().filter(|container| container.is_running() && !container.is_paused());
+    run.map(|container| container.id().to_owned()).collect()
+}
+
+/// The images, each once, by their IDs.
+fn images(
+    asked: &Asked,
+    api: &Api,
+    containers: &[Container],
+    writer: &mut Writer,
+) -> Result<BTreeMap<String, Image>> {
+    let mut images = BTreeMap::new();
+    for container in containers {
+        let id = container.image_id();
+        if images.contains_key(id) {
+            continue;
+        }
+        let described: Value = api.get(&format!("/images/{}/json", encode(id)))?;
+        let image = if asked.image_by_reference {
+            Image::by_reference(document::config_of(&described), Vec::new())?
+        } else {
+            full_image(api, id, writer)?
+        };
+        images.insert(id.to_owned(), image);
+    }
+    Ok(images)
+}
+
+fn full_image(api: &Api, id: &str, writer: &mut Writer) -> Result<Image> {
+    if let Some(digest) = bundle::Digest::parse(id)
+        && let Some(image) = writer.kept_image(&digest)?
+    {
+        return Ok(image);
+    }
+    let stream = api.download(&format!("/images/{}/get", encode(id)))?;
+    let mut found = writer.image_archive(stream)?;
+    match (found.pop(), found.len()) {
+        (Some(image), 0) => Ok(image),
+        (_, others) => Err(Error::new(
+            ErrorKind::Internal,
+            format!("the engine was asked for the image {id} and gave {} images", others),
+            "report it",
+        )),
+    }
+}
+
+/// The first look at everything.
+fn begin(tools: &Tools<'_>, kept: &Kept, writer: &mut Writer) -> Result<Vec<Live>> {
+    let total = kept.bytes();
+    let done = Arc::new(AtomicU64::new(0));
+    let mut live = Vec::new();
+    for (index, layer) in kept.layers.iter().enumerate() {
+        (tools.say)(Event::Copied { done: done.load(Ordering::Relaxed), total });
+        let form = LayerForm::Writable;
+        let begun = writer.layer(&layer.path, form, Skip::new())?;
+        done.fetch_add(layer.bytes, Ordering::Relaxed);
+        live.push(Live { layer: begun, of: Of::Container(index) });
+    }
+    for volume in &kept.volumes {
+        (tools.say)(Event::Copied { done: done.load(Ordering::Relaxed), total });
+        let form = LayerForm::Volume { name: volume.saved.name.clone() };
+        let begun = writer.layer(&volume.origin.path(), form, Skip::new())?;
+        done.fetch_add(volume.bytes, Ordering::Relaxed);
+        live.push(Live { layer: begun, of: Of::Volume });
+    }
+    Ok(live)
+}
+
+/// The instant: everything stands still while what has changed is written.
+fn last_look(
+    asked: &Asked,
+    tools: &Tools<'_>,
+    containers: &[Container],
+    writer: &mut Writer,
+    live: &mut [Live],
+    stop: &Arc<AtomicBool>,
+) -> Result<(Timestamp, f64)> {
+    let frozen = frozen(containers);
+    let began = Instant::now();
+    let looked = || -> Result<Timestamp> {
+        for container in &frozen {
+            pause(tools.api, container)?;
+        }
+        let instant = (tools.now)();
+        (tools.at)(Step::Paused);
+        let _limit = Limit::new(asked.longest_pause.saturating_sub(began.elapsed()), stop);
+        for live in live.iter_mut() {
+            writer.last_look(&mut live.layer)?;
+        }
+        (tools.at)(Step::Settled);
+        Ok(instant)
+    }();
+    let mut unpaused = Ok(());
+    for container in &frozen {
+        unpaused = unpaused.and(unpause(tools.api, container));
+    }
+    let paused = began.elapsed();
+    let looked = looked.map_err(|error| {
+        if stop.load(Ordering::Relaxed) {
+            Error::new(
+                ErrorKind::TimedOut,
+                format!(
+                    "the containers were to be paused for at most {} s, and that was not enough",
+                    asked.longest_pause.as_secs_f64()
+                ),
+                "try again when less is written, or allow more with --max-pause",
+            )
+        } else {
+            error
+        }
+    });
+    let instant = looked?;
+    unpaused?;
+    Ok((instant, paused.as_secs_f64()))
+}
+
+/// Sets the flag when time is over, unless it is dropped before.
+struct Limit {
+    _done: std::sync::mpsc::Sender<()>,
+}
+
+impl Limit {
+    fn new(limit: Duration, flag: &Arc<AtomicBool>) -> Self {
+        let (done, over) = std::sync::mpsc::channel();
+        let flag = Arc::clone(flag);
+        std::thread::spawn(move || {
+            if over.recv_timeout(limit) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                flag.store(true, Ordering::Relaxed);
+            }
+        });
+        Self { _done: done }
+    }
+}
+
+/// Everything that can wait until the containers run again.
+fn finish(
+    tools: &Tools<'_>,
+    containers: &[Container],
+    kept: &mut Kept,
+    writer: &mut Writer,
+    live: Vec<Live>,
+    images: &BTreeMap<String, Image>,
+    instant: Timestamp,
+) -> Result<()> {
+    let mut layers: BTreeMap<usize, Vec<bundle::Layer>> = BTreeMap::new();
+    for live in live {
+        let finished = writer.seal(live.layer)?;
+        if let Of::Container(index) = live.of {
+            layers.insert(index, finished);
+        }
+    }
+    let mut saved: Vec<SavedContainer> = Vec::new();
+    for (index, container) in containers.iter().enumerate() {
+        let name = container.name();
+        let tag = document::free_tag(name, instant, &saved);
+        let change = Change {
+            created: instant,
+            created_by: format!("everhold container backup {name}"),
+            tags: vec![tag.clone()],
+        };
+        let added = layers.remove(&index).unwrap_or_default();
+        let image = &images[container.image_id()];
+        let whole = image.with_layers(&added, &change)?;
+        writer.image(&whole)?;
+        saved.push(document::saved_container(container, &tag, whole.id().to_string()));
+        let settings = serde_json::to_vec_pretty(container.document()).unwrap_or_default();
+        writer.container(name, &settings)?;
+    }
+    let project = document::project(tools.api, containers, saved, kept, instant)?;
+    let project = serde_json::to_vec_pretty(&project)
+        .map_err(|error| Error::new(ErrorKind::Internal, error.to_string(), "report it"))?;
+    Ok(writer.project(&project)?)
+}

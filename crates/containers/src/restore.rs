@@ -1,0 +1,684 @@
+//! `container restore`: a bundle's containers on this engine: images, volumes, networks, settings, and started.
+//!
+//! Nothing that exists is overwritten, and nothing is touched before the whole bundle has been read and is what its sums say. When
+//! something fails later, what was made is removed again.
+
+mod names;
+
+pub use names::Names;
+
+use crate::backup::{Project, SavedContainer, SavedNetwork, SavedVolume};
+use crate::container::Container;
+use crate::error::{Error, Result};
+use crate::relocate::{Event, create, inspect, present, start};
+use crate::settings::{Changes, creation};
+use crate::volumes::Volumes;
+use bundle::Reader;
+use docker::{Api, encode};
+use model::ErrorKind;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    /// The bundle's file.
+    pub from: PathBuf,
+    /// Another name: of the container, or of the project.
+    pub r#as: Option<String>,
+    /// The driver of all volumes, in place of the one that each had.
+    pub volume_driver: Option<String>,
+    /// Containers are made and not started.
+    pub no_start: bool,
+}
+
+/// What a restore works with.
+pub struct Tools<'a> {
+    /// The engine.
+    pub api: &'a Api,
+    /// Volumes of Everhold.
+    pub volumes: &'a dyn Volumes,
+    /// Hears how it goes.
+    pub say: &'a dyn Fn(Event),
+}
+
+/// What was restored.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Restored {
+    /// The containers.
+    pub containers: Vec<String>,
+    /// Of these, the ones that were started.
+    pub started: Vec<String>,
+    /// The volumes.
+    pub volumes: Vec<String>,
+    /// The networks that were made; others were there.
+    pub networks: Vec<String>,
+    /// What is good to know.
+    pub notes: Vec<String>,
+}
+
+/// What is in a bundle.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Inside {
+    /// The file.
+    pub file: PathBuf,
+    /// Its size in bytes.
+    pub size: u64,
+    /// What it is of.
+    pub project: Project,
+}
+
+/// What has been made so far, to be removed when something fails.
+#[derive(Default)]
+struct Made {
+    containers: Vec<String>,
+    volumes: Vec<String>,
+    networks: Vec<String>,
+    images: Vec<String>,
+    mounted: Vec<String>,
+}
+
+/// By which the daemon knows our use of a volume.
+const USE: &str = "everhold-restore";
+
+/// Reads all of a bundle, and says what is in it.
+///
+/// # Errors
+/// It is no bundle, or damaged.
+pub fn check(from: &Path, say: &dyn Fn(Event)) -> Result<Inside> {
+    let (_, project) = open(from, say)?;
+    let size = from.metadata().map_err(|error| Error::on(from, &error))?.len();
+    Ok(Inside { file: from.to_owned(), size, project })
+}
+
+fn open(from: &Path, say: &dyn Fn(Event)) -> Result<(Reader, Project)> {
+    let mut reader = Reader::open(from)?;
+    say(Event::Stage("reading the whole bundle".to_owned()));
+    let total = from.metadata().map_err(|error| Error::on(from, &error))?.len();
+    let mut done = 0;
+    reader.verify(&mut |bytes| {
+        done += bytes;
+        say(Event::Copied { done, total });
+        true
+    })?;
+    let documents = reader.documents()?;
+    let project = documents.project.as_deref().unwrap_or_default();
+    let project: Project = serde_json::from_slice(project).map_err(|error| {
+        Error::new(
+            ErrorKind::Unsupported,
+            format!("{}: its project.json is not understood: {error}", from.display()),
+            "it may be of a later version of Everhold: use that one",
+        )
+    })?;
+    Ok((reader, project))
+}
+
+/// Restores all of a bundle.
+///
+/// # Errors
+/// In words; what had been made is removed again.
+pub fn restore(asked: &Asked, tools: &Tools<'_>) -> Result<Restored> {
+    let (mut reader, project) = open(&asked.from, tools.say)?;
+    let names = Names::new(&project, asked.r#as.as_deref());
+    preflight(asked, tools, &project, &names, &reader)?;
+    let mut made = Made::default();
+    let restored = build(asked, tools, &mut reader, &project, &names, &mut made);
+    restored.map_err(|error| match unmake(&made, tools) {
+        Ok(()) => error.with_state("nothing is left of what was begun, and the bundle is as it was"),
+        Err(undo) => error.with_state(format!(
+            "the bundle is as it was; not all of what was begun could be removed again: {undo} (containers: {}; volumes: {}; networks: {})",
+            made.containers.join(" "),
+            made.volumes.join(" "),
+            made.networks.join(" ")
+        )),
+    })
+}
+
+/// Refuses before anything is made.
+fn preflight(
+    asked: &Asked,
+    tools: &Tools<'_>,
+    project: &Project,
+    names: &Names,
+    reader: &Reader,
+) -> Result<()> {
+    let version: Value = tools.api.get("/version")?;
+    if version["Arch"].as_str().is_some_and(|arch| arch != project.architecture) {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "the bundle is of an engine for {}, and this one is for {}",
+                project.architecture, version["Arch"]
+            ),
+            "restore it on a host of that kind",
+        ));
+    }
+    for container in &project.containers {
+        let name = names.container(&container.name);
+        if inspect(tools.api, &name)?.is_some() {
+            return Err(exists("container", &name, &format!("`docker rename {name} {name}-old`")));
+        }
+    }
+    for saved in &project.containers {
+        check_image(saved)?;
+    }
+    for volume in &project.volumes {
+        let name = names.volume(volume);
+        let known = tools.api.find::<Value>(&format!("/volumes/{}", encode(&name)))?.is_some();
+        if known
+            || (driver_of(volume, asked, tools) == tools.volumes.driver() && tools.volumes.exists(&name)?)
+        {
+            return Err(exists("volume", &name, "rename or remove it"));
+        }
+        check_driver(asked, tools, volume)?;
+    }
+    enough_room(asked, tools, project, reader)?;
+    check_absent(tools, project, reader)
+}
+
+/// Images of backups have names of their own; what else a bundle says would take a name away from an image that others use.
+fn check_image(saved: &SavedContainer) -> Result<()> {
+    if !saved.saved_image.starts_with(crate::backup::IMAGES) {
+        return Err(Error::new(
+            ErrorKind::Damaged,
+            format!(
+                "the image of {} is called {} in the bundle, which no backup calls one",
+                saved.name, saved.saved_image
+            ),
+            "use another copy of the backup",
+        ));
+    }
+    Ok(())
+}
+
+fn image(tools: &Tools<'_>, name: &str) -> Result<Option<Value>> {
+    Ok(tools.api.find(&format!("/images/{}/json", encode(name)))?)
+}
+
+fn exists(kind: &str, name: &str, free_it: &str) -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        format!("there is a {kind} {name} already"),
+        format!("{free_it}, or restore under another name with --as"),
+    )
+}
+
+/// The driver that a volume will have.
+fn driver_of<'a>(volume: &'a SavedVolume, asked: &'a Asked, tools: &'a Tools<'_>) -> &'a str {
+    match &asked.volume_driver {
+        Some(driver) => driver,
+        None if volume.everhold => tools.volumes.driver(),
+        None => &volume.driver,
+    }
+}
+
+fn check_driver(asked: &Asked, tools: &Tools<'_>, volume: &SavedVolume) -> Result<()> {
+    let driver = driver_of(volume, asked, tools);
+    let unusable = |why: &str| {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("the volume {} is of the driver {driver}, {why}", volume.name),
+            "`--volume-driver local` makes it a volume of Docker's own",
+        ))
+    };
+    if driver == "local" {
+        return match volume.options.is_empty() || asked.volume_driver.is_some() {
+            true => Ok(()),
+            false => unusable("with options for a mount of its own, into which nothing is written unasked"),
+        };
+    }
+    if driver != tools.volumes.driver() {
+        return unusable("into which only that driver could write");
+    }
+    let info: Value = tools.api.get("/info")?;
+    let plugins = info["Plugins"]["Volume"].as_array().into_iter().flatten();
+    // An engine calls a plugin up when it first needs it, so that it does not list ours means nothing if the daemon answers.
+    if !plugins.into_iter().any(|plugin| plugin == driver) && tools.volumes.room().is_err() {
+        return unusable("and Everhold's daemon does not run here");
+    }
+    Ok(())
+}
+
+fn enough_room(asked: &Asked, tools: &Tools<'_>, project: &Project, reader: &Reader) -> Result<()> {
+    let info: Value = tools.api.get("/info")?;
+    let root = PathBuf::from(info["DockerRootDir"].as_str().unwrap_or("/"));
+    let (mut engine, mut ours) = (image_bytes(reader), 0);
+    for volume in &project.volumes {
+        let bytes = volume_bytes(reader, &volume.name);
+        if driver_of(volume, asked, tools) == tools.volumes.driver() {
+            ours += bytes
+        } else {
+            engine += bytes
+        }
+    }
+    let size = model::Size::from_bytes;
+    let short = |wanted, room, place: String| {
+        Err(Error::new(
+            ErrorKind::NoSpace,
+            format!(
+                "what is in the bundle takes about {}, and there is room for {} in {place}",
+                size(wanted),
+                size(room)
+            ),
+            "make room there, then try again",
+        ))
+    };
+    let room = linux::fs::space(&root)?.available;
+    if engine > room {
+        return short(engine, room, root.display().to_string());
+    }
+    if ours > 0 {
+        let room = tools.volumes.room()?;
+        if ours > room {
+            return short(ours, room, "the pool".to_owned());
+        }
+    }
+    Ok(())
+}
+
+fn image_bytes(reader: &Reader) -> u64 {
+    let images = reader.members().iter().filter(|member| member.role == bundle::Role::Image);
+    images.map(|member| member.size).sum()
+}
+
+fn volume_bytes(reader: &Reader, name: &str) -> u64 {
+    reader.volumes().into_iter().find(|volume| volume.name == name).map_or(0, |volume| volume.size)
+}
+
+/// Layers that are not in the bundle must be here.
+fn check_absent(tools: &Tools<'_>, project: &Project, reader: &Reader) -> Result<()> {
+    let absent = reader.absent();
+    if absent.is_empty() {
+        return Ok(());
+    }
+    let mut here: Vec<String> = Vec::new();
+    for container in &project.containers {
+        if let Some(image) = tools.api.find::<Value>(&format!("/images/{}/json", encode(&container.image)))? {
+            let layers = image["RootFS"]["Layers"].as_array().into_iter().flatten();
+            here.extend(layers.filter_map(|layer| layer.as_str().map(str::to_owned)));
+        }
+    }
+    if absent.iter().all(|layer| here.contains(&layer.to_string())) {
+        return Ok(());
+    }
+    let images: Vec<&str> = project.containers.iter().map(|container| container.image.as_str()).collect();
+    Err(Error::new(
+        ErrorKind::NotFound,
+        "the bundle was made without the images' layers, and this engine does not have them",
+        format!("get the very same images first: `docker pull {}`", images.join(" ")),
+    ))
+}
+
+fn build(
+    asked: &Asked,
+    tools: &Tools<'_>,
+    reader: &mut Reader,
+    project: &Project,
+    names: &Names,
+    made: &mut Made,
+) -> Result<Restored> {
+    load(tools, reader, project, made)?;
+    for volume in &project.volumes {
+        (tools.say)(Event::Stage(format!("restoring the volume {}", volume.name)));
+        fill(asked, tools, reader, volume, names, made)?;
+    }
+    let networks = make_networks(tools, project, names, made)?;
+    (tools.say)(Event::Stage("making the containers".to_owned()));
+    let documents = reader.documents()?;
+    let mut ids: BTreeMap<String, String> = BTreeMap::new();
+    for saved in &project.containers {
+        let document = documents.containers.get(&saved.name).map(Vec::as_slice).unwrap_or_default();
+        let settings: Value = serde_json::from_slice(document).map_err(|error| {
+            Error::new(
+                ErrorKind::Damaged,
+                format!("the settings of {}: {error}", saved.name),
+                "use another bundle",
+            )
+        })?;
+        let id = make_container(tools, project, saved, settings, names, &ids, made)?;
+        ids.insert(saved.id.clone(), id);
+    }
+    let mut notes = project.notes.clone();
+    let mut started = Vec::new();
+    for saved in project.containers.iter().filter(|saved| saved.running && !asked.no_start) {
+        let name = names.container(&saved.name);
+        let restored = present(tools.api, &ids[&saved.id])?;
+        let shared = restored.mounts().into_iter().find(|mount| mount.kind == "bind" && mount.read_write);
+        if let Some(shared) = shared.filter(|_| names.are_others()) {
+            // Two of one kind on the same files destroy them.
+            notes.push(format!(
+                "{name} is not started: it has {} of the host, as the one beside which it is restored; `docker start {name}` if that is right",
+                shared.source.display()
+            ));
+            continue;
+        }
+        start(tools.api, &ids[&saved.id])
+            .map_err(|error| error.while_doing(format!("starting {}", names.container(&saved.name))))?;
+        started.push(names.container(&saved.name));
+    }
+    Ok(Restored {
+        containers: project.containers.iter().map(|saved| names.container(&saved.name)).collect(),
+        started,
+        volumes: project.volumes.iter().map(|volume| names.volume(volume)).collect(),
+        networks,
+        notes,
+    })
+}
+
+fn load(tools: &Tools<'_>, reader: &mut Reader, project: &Project, made: &mut Made) -> Result<()> {
+    (tools.say)(Event::Stage("loading the images".to_owned()));
+    // Noted before: an upload that breaks off may have loaded some of them.
+    for saved in &project.containers {
+        // One that is there, from an earlier restore, stays whatever happens.
+        if image(tools, &saved.saved_image)?.is_none() {
+            made.images.push(saved.saved_image.clone());
+        }
+    }
+    let stream = reader.image_stream()?;
+    let said = tools.api.upload(docker::Method::POST, "/images/load?quiet=true", stream)?;
+    for line in said.split(|byte| *byte == b'\n') {
+        let said: Value = serde_json::from_slice(line).unwrap_or_default();
+        if let Some(error) = said["error"].as_str() {
+            return Err(Error::new(
+                ErrorKind::Internal,
+                format!("the engine would not load the images: {error}"),
+                "see the engine's log",
+            ));
+        }
+    }
+    for saved in &project.containers {
+        let image: Option<Value> = tools.api.find(&format!("/images/{}/json", encode(&saved.saved_image)))?;
+        if image.is_none() {
+            return Err(Error::new(
+                ErrorKind::Internal,
+                format!("the engine has loaded the images, and has no {}", saved.saved_image),
+                "see the engine's log",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn fill(
+    asked: &Asked,
+    tools: &Tools<'_>,
+    reader: &mut Reader,
+    volume: &SavedVolume,
+    names: &Names,
+    made: &mut Made,
+) -> Result<()> {
+    let name = names.volume(volume);
+    let driver = driver_of(volume, asked, tools);
+    let same_driver = asked.volume_driver.is_none();
+    let options = if same_driver { volume.options.clone() } else { BTreeMap::new() };
+    made.volumes.push(name.clone());
+    let body = json!({ "Name": name, "Driver": driver, "DriverOpts": options, "Labels": names.labels(&volume.labels) });
+    let described = tools.api.post("/volumes/create", &body)?;
+    let path = if driver == "local" {
+        PathBuf::from(described["Mountpoint"].as_str().unwrap_or_default())
+    } else {
+        made.mounted.push(name.clone());
+        tools.volumes.mount(&name, USE)?
+    };
+    let total = volume_bytes(reader, &volume.name);
+    let mut done = 0;
+    reader
+        .unpack_volume(&volume.name, &path, &mut |bytes| {
+            done += bytes;
+            (tools.say)(Event::Copied { done, total });
+            true
+        })
+        .map_err(|error| Error::from(error).while_doing(format!("the volume {name}")))?;
+    if driver != "local" {
+        tools.volumes.unmount(&name, USE)?;
+        made.mounted.pop();
+    }
+    Ok(())
+}
+
+/// Networks that are here already are used as they are.
+fn make_networks(
+    tools: &Tools<'_>,
+    project: &Project,
+    names: &Names,
+    made: &mut Made,
+) -> Result<Vec<String>> {
+    let mut networks = Vec::new();
+    for SavedNetwork { name, creation } in &project.networks {
+        let name = names.network(name);
+        if tools.api.find::<Value>(&format!("/networks/{}", encode(&name)))?.is_some() {
+            continue;
+        }
+        let mut body = creation.clone();
+        body["Name"] = name.clone().into();
+        body["CheckDuplicate"] = true.into();
+        if names.are_others() {
+            // The other project's network has these addresses.
+            body["IPAM"] = json!({ "Driver": "default" });
+        }
+        if let Some(labels) = creation["Labels"].as_object() {
+            let labels =
+                labels.iter().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+            body["Labels"] = json!(names.labels(&labels.collect()));
+        }
+        let made_now = tools.api.post("/networks/create", &body)?;
+        made.networks.push(made_now["Id"].as_str().unwrap_or(&name).to_owned());
+        networks.push(name);
+    }
+    Ok(networks)
+}
+
+fn make_container(
+    tools: &Tools<'_>,
+    project: &Project,
+    saved: &SavedContainer,
+    mut settings: Value,
+    names: &Names,
+    ids: &BTreeMap<String, String>,
+    made: &mut Made,
+) -> Result<String> {
+    // Who shares another's namespaces is told the other's new ID.
+    for mode in ["NetworkMode", "IpcMode", "PidMode"] {
+        let old = settings["HostConfig"][mode].as_str().and_then(|mode| mode.strip_prefix("container:"));
+        if let Some(new) = old.and_then(|old| ids.get(old)) {
+            settings["HostConfig"][mode] = format!("container:{new}").into();
+        }
+    }
+    borrow_nothing(&mut settings);
+    if names.are_others() {
+        forget_addresses(&mut settings);
+        keep_apart(&mut settings, project, names);
+    }
+    let container = Container::from_document(settings);
+    let name = names.container(&saved.name);
+    let volumes = project.volumes.iter().map(|volume| (volume.name.clone(), names.volume(volume)));
+    let networks =
+        project.networks.iter().map(|network| (network.name.clone(), names.network(&network.name)));
+    let labels =
+        container.document().pointer("/Config/Labels").and_then(Value::as_object).into_iter().flatten();
+    let labels = labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect();
+    let changes = Changes {
+        image: Some(saved.saved_image.clone()),
+        labels: names.labels(&labels).into_iter().collect(),
+        renamed_volumes: volumes.filter(|(old, new)| old != new).collect(),
+        renamed_networks: networks.filter(|(old, new)| old != new).collect(),
+        ..Changes::default()
+    };
+    let id = create(tools.api, &name, &creation(&container, &changes))
+        .map_err(|error| error.while_doing(format!("making the container {name}")))?;
+    made.containers.push(id.clone());
+    present(tools.api, &id).map(|_| id)
+}
+
+/// What comes from another container (`--volumes-from`) is named itself: the other one's ID is of another engine, and beside what
+/// was backed up its name means the original, with the original's data.
+fn borrow_nothing(settings: &mut Value) {
+    let lenders = settings["HostConfig"]["VolumesFrom"].as_array().is_some_and(|lenders| !lenders.is_empty());
+    if !lenders {
+        return;
+    }
+    settings["HostConfig"]["VolumesFrom"] = Value::Null;
+    // Volumes are named by whoever makes the container; directories of the host would be left out.
+    let told: Vec<String> = ["Binds", "Mounts"]
+        .iter()
+        .flat_map(|key| settings["HostConfig"][*key].as_array().into_iter().flatten())
+        .filter_map(|told| told["Target"].as_str().or_else(|| told.as_str()?.split(':').nth(1)))
+        .map(|path| path.trim_end_matches('/').to_owned())
+        .collect();
+    let mut binds = settings["HostConfig"]["Binds"].as_array().cloned().unwrap_or_default();
+    for mount in settings["Mounts"].as_array().into_iter().flatten().filter(|mount| mount["Type"] == "bind") {
+        let (source, at) =
+            (mount["Source"].as_str().unwrap_or_default(), mount["Destination"].as_str().unwrap_or_default());
+        if !told.iter().any(|path| path == at) {
+            let mode = if mount["RW"] == true { "" } else { ":ro" };
+            binds.push(format!("{source}:{at}{mode}").into());
+        }
+    }
+    settings["HostConfig"]["Binds"] = binds.into();
+}
+
+/// Beside what was backed up: nobody who means the original must reach the copy, and the copy must not reach the original where
+/// there is a copy of that too.
+fn keep_apart(settings: &mut Value, project: &Project, names: &Names) {
+    let renamed = |name: &str| {
+        let known = project.containers.iter().any(|saved| saved.name == name);
+        if known { names.container(name) } else { name.to_owned() }
+    };
+    for link in settings["HostConfig"]["Links"].as_array_mut().into_iter().flatten() {
+        if let Some((source, target)) = link.as_str().and_then(|link| link.split_once(':')) {
+            *link = format!("/{}:{target}", renamed(source.trim_start_matches('/'))).into();
+        }
+    }
+    let networks = settings.pointer_mut("/NetworkSettings/Networks").and_then(Value::as_object_mut);
+    for (network, endpoint) in networks.into_iter().flatten() {
+        for link in endpoint["Links"].as_array_mut().into_iter().flatten() {
+            if let Some((source, alias)) = link.as_str().and_then(|link| link.split_once(':')) {
+                *link = format!("{}:{alias}", renamed(source)).into();
+            }
+        }
+        if names.network(network) == *network {
+            // The original answers to these names there.
+            endpoint["Aliases"] = Value::Null;
+        }
+    }
+    let labels = settings.pointer_mut("/Config/Labels").and_then(Value::as_object_mut);
+    if let Some(labels) = labels {
+        let key = "com.docker.compose.project";
+        let same = labels
+            .get(key)
+            .and_then(Value::as_str)
+            .is_some_and(|old| names.labels(&BTreeMap::from([(key.to_owned(), old.to_owned())]))[key] == old);
+        if same {
+            // Compose would take it for one container too many of the original's service, and remove either.
+            labels.retain(|key, _| !key.starts_with("com.docker.compose."));
+        }
+    }
+}
+
+/// Addresses that somebody chose are the other project's.
+fn forget_addresses(settings: &mut Value) {
+    let networks = settings.pointer_mut("/NetworkSettings/Networks").and_then(Value::as_object_mut);
+    for endpoint in networks.into_iter().flat_map(|networks| networks.values_mut()) {
+        endpoint["IPAMConfig"] = Value::Null;
+    }
+    if let Some(config) = settings["Config"].as_object_mut() {
+        config.remove("MacAddress");
+    }
+}
+
+fn unmake(made: &Made, tools: &Tools<'_>) -> Result<()> {
+    let mut first = Ok(());
+    let mut note = |done: Result<()>| first = std::mem::replace(&mut first, Ok(())).and(done);
+    for container in &made.containers {
+        note(crate::relocate::remove(tools.api, container));
+    }
+    for volume in &made.mounted {
+        note(tools.volumes.unmount(volume, USE));
+    }
+    for volume in &made.volumes {
+        note(tools.api.delete(&format!("/volumes/{}", encode(volume))).map_err(Error::from));
+    }
+    for network in &made.networks {
+        note(tools.api.delete(&format!("/networks/{}", encode(network))).map_err(Error::from));
+    }
+    for image in &made.images {
+        note(tools.api.delete(&format!("/images/{}", encode(image))).map_err(Error::from));
+    }
+    first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn project(names: &[&str]) -> Project {
+        let saved = |name: &&str| {
+            json!({
+                "id": name, "name": name, "running": true, "image": "i", "saved_image": "s", "saved_image_id": "x",
+            })
+        };
+        let containers: Vec<Value> = names.iter().map(saved).collect();
+        serde_json::from_value(json!({
+            "instant": "2026-01-01T00:00:00Z", "engine": "20.10", "architecture": "amd64", "project": "shop",
+            "containers": containers, "volumes": [], "networks": [], "notes": [],
+        }))
+        .unwrap()
+    }
+
+    fn settings() -> Value {
+        json!({
+            "Config": { "Labels": { "com.docker.compose.project": "shop", "com.docker.compose.service": "web", "own": "1" } },
+            "HostConfig": { "VolumesFrom": ["shop-db"], "Binds": ["/srv:/srv"], "Links": ["/shop-db:/shop-web/db"] },
+            "Mounts": [
+                { "Type": "bind", "Source": "/srv", "Destination": "/srv", "RW": true },
+                { "Type": "bind", "Source": "/etc/x", "Destination": "/x", "RW": false },
+                { "Type": "volume", "Name": "shop_data", "Destination": "/data", "RW": true },
+            ],
+            "NetworkSettings": { "Networks": { "shop_default": { "Aliases": ["web"], "Links": ["shop-db:db"] } } },
+        })
+    }
+
+    #[test]
+    fn an_image_of_a_bundle_takes_no_name_of_others() {
+        let mut saved = project(&["web"]).containers.remove(0);
+        saved.saved_image = "postgres:16".to_owned();
+        assert!(check_image(&saved).is_err());
+        saved.saved_image = "everhold-backup/web:20260101t000000z".to_owned();
+        assert_eq!(check_image(&saved), Ok(()));
+    }
+
+    #[test]
+    fn volumes_of_another_container_are_named() {
+        let mut settings = settings();
+        borrow_nothing(&mut settings);
+        assert_eq!(settings["HostConfig"]["VolumesFrom"], Value::Null);
+        assert_eq!(settings["HostConfig"]["Binds"], json!(["/srv:/srv", "/etc/x:/x:ro"]));
+        let changes = Changes {
+            renamed_volumes: vec![("shop_data".to_owned(), "trial_data".to_owned())],
+            ..Changes::default()
+        };
+        let body = creation(&Container::from_document(settings), &changes).body;
+        assert!(
+            body["HostConfig"]["Binds"].as_array().unwrap().contains(&json!("trial_data:/data")),
+            "{body}"
+        );
+    }
+
+    #[test]
+    fn a_copy_beside_the_original_is_not_taken_for_it() {
+        let (one, mut copy) = (project(&["shop-web"]), settings());
+        keep_apart(&mut copy, &one, &Names::new(&one, Some("trial")));
+        assert_eq!(copy["NetworkSettings"]["Networks"]["shop_default"]["Aliases"], Value::Null);
+        assert_eq!(copy["Config"]["Labels"], json!({ "own": "1" }));
+        assert_eq!(copy["HostConfig"]["Links"][0], "/shop-db:/shop-web/db", "of that there is no copy");
+
+        let (both, mut copy) = (project(&["shop-db", "shop-web"]), settings());
+        keep_apart(&mut copy, &both, &Names::new(&both, Some("trial")));
+        let endpoint = &copy["NetworkSettings"]["Networks"]["shop_default"];
+        assert_eq!((&endpoint["Aliases"], &endpoint["Links"]), (&json!(["web"]), &json!(["trial-db:db"])));
+        assert_eq!(copy["HostConfig"]["Links"][0], "/trial-db:/shop-web/db");
+        assert_eq!(copy["Config"]["Labels"]["com.docker.compose.service"], "web");
+    }
+}
