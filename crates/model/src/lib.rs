@@ -23,7 +23,7 @@ pub use error::ErrorKind;
 pub use label::{LabelError, Labels, check_label};
 pub use moment::{At, MomentError};
 pub use mount_options::MountOptions;
-pub use name::{GroupName, NameError, PoolName, SnapshotName, VaultName, VolumeName};
+pub use name::{BundleName, GroupName, NameError, PoolName, SnapshotName, VaultName, VolumeName};
 pub use options::{Difference, KNOWN_OPTIONS, OptionError, Options, UserRef};
 pub use percent::Percent;
 pub use protection::{Interval, Protection};

@@ -1,4 +1,4 @@
-//! Names of volumes, pools, vaults, groups and snapshots.
+//! Names of volumes, pools, vaults, groups, snapshots and bundles.
 //!
 //! The alphabet is Docker's own for volume names (`daemon/names` in Moby: `[a-zA-Z0-9][a-zA-Z0-9_.-]`), so that
 //! every name is also a safe single path component and needs no quoting in a shell. Names that differ in
@@ -140,6 +140,11 @@ name!(
     /// number of a cut (see [`At`](crate::At)).
     SnapshotName,
     check_snapshot
+);
+name!(
+    /// The name of a bundle: a backup of containers, unique in its vault.
+    BundleName,
+    check
 );
 
 impl Default for VaultName {

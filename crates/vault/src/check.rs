@@ -2,6 +2,8 @@
 //!
 //! Nothing is written. What is found wrong is in the report; an error is only what keeps the check from being made.
 
+mod bundles;
+
 use crate::claim::Writer;
 use crate::descriptor::{DESCRIPTOR, Descriptor, VaultError};
 use crate::format::{
@@ -333,7 +335,12 @@ pub fn vault(
     for look in 1..=LOOKS {
         let objects = store.list("")?;
         let found = inventory::find(&**store, &keys, "", &objects)?;
-        let (findings, notes, read) = top(&**store, id, key, &keys, &objects, found.as_ref(), deep)?;
+        let (mut findings, mut notes, mut read) =
+            top(&**store, id, key, &keys, &objects, found.as_ref(), deep)?;
+        let kept = bundles::look(&**store, &keys, &objects, deep)?;
+        findings.extend(kept.findings);
+        notes.extend(kept.notes);
+        read += kept.read;
         report.objects = objects.len() as u64;
         report.bytes = objects.iter().map(|object| object.size).sum();
         streams = objects
@@ -415,7 +422,7 @@ fn top(
                 reading
                     .one(store, name, |body| Inventory::open(keys, name, body).map(drop).map_err(words))?;
             }
-        } else if !name.starts_with("probe/") {
+        } else if !name.starts_with("probe/") && crate::bundles::parse(name).is_none() {
             notes.push(format!("{name}: not of this version of the format; it was passed over"));
         }
     }
@@ -442,6 +449,7 @@ fn top_meaning(name: &str, what: Option<&String>) -> String {
     match name.split('/').next() {
         Some("k") => format!("that key slot{which} does not open the vault any more{all}"),
         Some("w") => format!("that a writer{which} claimed the vault can't be told from it any more{all}"),
+        Some("bundles") => format!("the bundle{which} can't be restored any more; all others can"),
         Some("i") => {
             format!(
                 "whether a stream or a key slot is missing can't be told until the writer has made a new one{all}"

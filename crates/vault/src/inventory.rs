@@ -5,6 +5,7 @@
 //! inventory lists are fine: they are newer. What is to be deleted leaves the inventory first, so that whoever reads the
 //! inventory before and after a listing, and finds it unchanged, can take what the listing lacks for lost.
 
+use crate::bundles::{self, BUNDLES, Description};
 use crate::claim::Writer;
 use crate::descriptor::DESCRIPTOR;
 use crate::format::{FormatError, Keys, PartName, Salt, StreamId, open_object, seal_object};
@@ -240,7 +241,7 @@ fn by_name(all: Vec<Listed>, before: &[Listed]) -> Vec<Listed> {
     names.into_values().collect()
 }
 
-/// Says what must be in the vault besides its streams: all that is there now or had to be but `leaving`, and these
+/// Says what must be in the vault besides its streams and the chunks of bundles, which their descriptions list: all that is there now or had to be but `leaving`, and these
 /// streams. Claims that are not there were removed by a newer one, if the epoch is a new one.
 ///
 /// # Errors
@@ -279,10 +280,24 @@ pub fn keep_vault_inventory(
         }
     }
     objects.push(plain(keys, DESCRIPTOR.to_owned(), &store.read(DESCRIPTOR, None)?, None));
+    let descriptions = store.list(BUNDLES)?;
     renew(store, keys, "", epoch, salt, |before| {
         let mut all = before.map(|(_, before)| before.streams.clone()).unwrap_or_default();
         all.extend(streams.iter().map(ToString::to_string));
         let (old_epoch, old) = before.map_or((epoch, &[][..]), |(old, before)| (old, &before.objects));
+        for Object { name, size } in &descriptions {
+            let Some((id, None)) = bundles::parse(name) else { continue };
+            // What a description says never changes, so it is read once.
+            if leaving.contains(name) || old.iter().any(|old| old.name == *name) {
+                continue;
+            }
+            let about = match store.read(name, None) {
+                Err(error) if error.is_not_found() => continue,
+                other => Description::open(keys, id, &other?).ok(),
+            };
+            let what = about.map(|about| about.label.name);
+            objects.push(Listed { what, ..Listed::new(name.clone(), *size) });
+        }
         let gone = |name: &String| leaving.contains(name) || (old_epoch < epoch && name.starts_with("w/"));
         objects.extend(old.iter().filter(|old| !gone(&old.name)).cloned());
         Ok(Some(Inventory { at, objects: by_name(objects, old), streams: all }))

@@ -1,7 +1,8 @@
 //! The vault: its format, its keys, and where it is kept.
 //!
-//! It knows streams, points and segments; it refuses to know volumes, file systems, clocks and the daemon.
+//! It knows streams, points and segments, and bundles as bytes with a name; it refuses to know volumes, file systems, clocks and the daemon.
 
+pub mod bundles;
 pub mod chain;
 pub mod check;
 pub mod claim;

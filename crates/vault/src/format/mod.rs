@@ -2,11 +2,13 @@
 //!
 //! Pure: what is random is handed in, nothing is read or written here but slices of bytes.
 
+mod chunk;
 mod name;
 mod part;
 mod seal;
 mod table;
 
+pub use chunk::{BundleId, Chunk, open_chunk, seal_chunk};
 pub use name::{BadName, EraName, Kind, PartName, StreamId};
 pub use part::{
     BuiltPart, PartBuilder, Sealed, Trailer, check_whole, is_zero, open_table, read_trailer, seal_block,

@@ -37,6 +37,7 @@ pub struct Keys {
     whole: [u8; 32],
     name: [u8; 32],
     plain: [u8; 32],
+    chunk: [u8; 32],
 }
 
 impl fmt::Debug for Keys {
@@ -56,6 +57,7 @@ impl Keys {
             whole: blake3::derive_key("everhold vault 1: whole parts", data_key),
             name: blake3::derive_key("everhold vault 1: stream names", data_key),
             plain: blake3::derive_key("everhold vault 1: plain objects", data_key),
+            chunk: blake3::derive_key("everhold vault 1: bundle chunks", data_key),
         }
     }
 
@@ -257,6 +259,21 @@ fn open_with(key: &LessSafeKey, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Se
     key.open_in_place(nonce(0), Aad::from(aad), &mut text).map_err(|_| SealError)?;
     text.truncate(text.len().saturating_sub(TAG));
     Ok(text)
+}
+
+/// Seals a chunk of a bundle; `aad` is what it is bound to.
+pub(super) fn seal_chunk_text(keys: &Keys, salt: &Salt, aad: &[u8], text: &mut Vec<u8>) {
+    seal_with(&key(&keys.chunk, salt), aad, text);
+}
+
+/// Opens a chunk of a bundle.
+pub(super) fn open_chunk_text(
+    keys: &Keys,
+    salt: &Salt,
+    aad: &[u8],
+    sealed: &[u8],
+) -> Result<Vec<u8>, SealError> {
+    open_with(&key(&keys.chunk, salt), aad, sealed)
 }
 
 const OBJECT_MAGIC: &[u8; 8] = b"EVHOBJ\r\n";
