@@ -1,11 +1,12 @@
 //! The client: one typed method for each route, over the Unix socket.
 
 use crate::v1::{
-    Attach, Attached, CloneVolume, Create, Destroyed, Detached, Grow, History, Holders, Labels, PoolReleased,
-    Pools, Problem, Progress, Protect, Protected, Protections, Rename, Restore, RestoreCut, RestoreStored,
-    RestoredCut, Snapshot, SnapshotCreate, Snapshots, Status, StoredHistories, Trash, Usage, Usages,
-    VaultAdd, VaultAdded, VaultChecked, VaultForgotten, VaultKit, Vaults, Verified, Verify, VolumeChanged,
-    VolumeDetail, VolumeRemoved, Volumes,
+    Attach, Attached, Bundle, BundleRemoved, BundleStored, Bundles, CloneVolume, Create, Destroyed, Detached,
+    FetchBundle, Grow, History, Holders, Labels, PoolReleased, Pools, Problem, Progress, Protect, Protected,
+    Protections, Rename, Restore, RestoreCut, RestoreStored, RestoredCut, Snapshot, SnapshotCreate,
+    Snapshots, Status, StoreBundle, StoredHistories, Trash, Usage, Usages, VaultAdd, VaultAdded,
+    VaultChecked, VaultForgotten, VaultKit, Vaults, Verified, Verify, VolumeChanged, VolumeDetail,
+    VolumeRemoved, Volumes,
 };
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -52,6 +53,10 @@ fn segment(text: &str) -> String {
 
 fn volume(name: &str, rest: &str) -> String {
     format!("/v1/volumes/{}{rest}", segment(name))
+}
+
+fn bundles(vault: &str, rest: &str) -> String {
+    format!("/v1/vaults/{}/bundles{rest}", segment(vault))
 }
 
 fn dry(path: String, dry_run: bool) -> String {
@@ -357,6 +362,26 @@ impl Client {
     ) -> Result<RestoredCut> {
         let path = format!("/v1/vaults/{}/histories/{}/restore", segment(vault), segment(id));
         self.send(Method::POST, &path, request).await
+    }
+
+    /// `GET /v1/vaults/{name}/bundles`
+    pub async fn bundles(&self, vault: &str) -> Result<Bundles> {
+        self.get(&bundles(vault, "")).await
+    }
+
+    /// `POST /v1/vaults/{name}/bundles`
+    pub async fn store_bundle(&self, vault: &str, request: &StoreBundle) -> Result<BundleStored> {
+        self.send(Method::POST, &bundles(vault, ""), request).await
+    }
+
+    /// `POST /v1/vaults/{name}/bundles/{bundle}/fetch`
+    pub async fn fetch_bundle(&self, vault: &str, bundle: &str, request: &FetchBundle) -> Result<Bundle> {
+        self.send(Method::POST, &bundles(vault, &format!("/{}/fetch", segment(bundle))), request).await
+    }
+
+    /// `DELETE /v1/vaults/{name}/bundles/{bundle}`: for good.
+    pub async fn remove_bundle(&self, vault: &str, bundle: &str) -> Result<BundleRemoved> {
+        self.delete(&bundles(vault, &format!("/{}", segment(bundle)))).await
     }
 
     /// `GET /v1/status`

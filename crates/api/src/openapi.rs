@@ -1,6 +1,8 @@
 //! The OpenAPI document, generated from the handlers, and the routes that come with it.
 
-use crate::routes::{attachments, daemon, histories, pools, progress, stored, trash, vaults, volumes};
+use crate::routes::{
+    attachments, bundles, daemon, histories, pools, progress, stored, trash, vaults, volumes,
+};
 use crate::state::AppState;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -22,6 +24,7 @@ use utoipa_axum::routes;
         (name = "pools", description = "Where volumes are put"),
         (name = "vaults", description = "Where histories are kept"),
         (name = "histories", description = "Cuts, and what is brought back from them"),
+        (name = "bundles", description = "Backups of containers in vaults"),
         (name = "daemon", description = "The daemon itself")
     )
 )]
@@ -60,6 +63,9 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(stored::list))
         .routes(routes!(stored::history))
         .routes(routes!(stored::restore))
+        .routes(routes!(bundles::list, bundles::store))
+        .routes(routes!(bundles::fetch))
+        .routes(routes!(bundles::remove))
         .routes(routes!(daemon::status))
         .routes(routes!(daemon::document))
         .routes(routes!(daemon::metrics))

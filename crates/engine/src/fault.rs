@@ -49,6 +49,12 @@ pub enum Fault {
     RestoreAsRecorded,
     /// Restore as a new volume: made, still recorded as being made.
     RestoreAsMade,
+    /// Bundle: a chunk of it is stored.
+    BundleChunk,
+    /// Bundle: all chunks are stored, it is not described.
+    BundleChunks,
+    /// Bundle: described, not in the inventory.
+    BundleDescribed,
     /// A step of a history.
     History(history::Step),
 }
@@ -83,8 +89,12 @@ impl Fault {
     /// Those of a restore as a new volume.
     pub const OF_RESTORE_AS: [Self; 2] = [Self::RestoreAsRecorded, Self::RestoreAsMade];
 
+    /// Those of a bundle that is stored.
+    pub const OF_BUNDLE: [Self; 3] = [Self::BundleChunk, Self::BundleChunks, Self::BundleDescribed];
+
     fn every() -> impl Iterator<Item = Self> {
-        Self::ALL.into_iter().chain(Self::OF_RESTORE).chain(Self::OF_STOPPING).chain(Self::OF_RESTORE_AS)
+        let restores = Self::OF_RESTORE.into_iter().chain(Self::OF_STOPPING).chain(Self::OF_RESTORE_AS);
+        Self::ALL.into_iter().chain(restores).chain(Self::OF_BUNDLE)
     }
 
     /// The fault point with this name, as [`std::fmt::Debug`] prints it.

@@ -45,8 +45,8 @@ pub use recovery::Repair;
 pub use scan::{Scanned, rebuild};
 pub use settings::{HoldLine, PoolSettings, Settings};
 pub use vaults::{
-    OpenVault, VaultAccess, VaultAdd, VaultAdded, VaultChange, VaultChecked, VaultError, VaultRecord,
-    VaultState, VaultView, Vaults,
+    Bundle, BundleToStore, Bundles, OpenVault, VaultAccess, VaultAdd, VaultAdded, VaultChange, VaultChecked,
+    VaultError, VaultRecord, VaultState, VaultView, Vaults,
 };
 pub use views::{Holders, Inspection, Status};
 pub use watch::Watch;

@@ -81,6 +81,11 @@ impl Settings {
         self.state.join("history").join(id.to_string())
     }
 
+    /// Where files are put that are on their way into a vault or out of one: for root alone.
+    pub fn spool(&self) -> PathBuf {
+        self.state.join("spool")
+    }
+
     /// The directory of the mount points, one below it for each volume that is mounted.
     pub fn mountpoints(&self) -> PathBuf {
         self.state.join("mnt")

@@ -3,6 +3,7 @@
 //! A vault may be absent at any time; nothing here keeps the daemon from starting or answering. Listing never waits for one.
 
 mod add;
+mod bundles;
 mod check;
 mod error;
 mod files;
@@ -11,6 +12,7 @@ mod open;
 mod record;
 
 pub use add::{VaultAdd, VaultAdded, VaultChange};
+pub use bundles::{Bundle, BundleToStore, Bundles};
 pub use check::VaultChecked;
 pub use error::VaultError;
 pub use open::OpenVault;
@@ -322,6 +324,7 @@ impl Vaults {
             clock: Arc::clone(&self.clock),
             claim: Arc::clone(&known.claim),
             inventoried: Mutex::default(),
+            shelving: Mutex::default(),
         })
     }
 

@@ -1,6 +1,7 @@
 //! The routes, one file for each sort of thing.
 
 pub(crate) mod attachments;
+pub(crate) mod bundles;
 pub(crate) mod daemon;
 pub(crate) mod histories;
 pub(crate) mod pools;

@@ -3,6 +3,7 @@
 //! Sizes are whole numbers of bytes, times are RFC 3339 in UTC. Fields are added, never renamed or removed; a reader
 //! ignores what it does not know. Requests are strict: an unknown field is an error, since it may be a misspelt wish.
 
+mod bundle;
 mod history;
 mod holders;
 mod pairs;
@@ -17,6 +18,7 @@ mod usage;
 mod vault;
 mod volume;
 
+pub use bundle::{Bundle, BundleRemoved, BundleStored, Bundles, FetchBundle, StoreBundle};
 pub use history::{
     CloneVolume, Cut, Gap, History, NamedCut, Protect, Protected, ProtectionStatus, Protections, RestoreCut,
     RestoredCut, Snapshot, SnapshotCreate, Snapshots, Verified, Verify,

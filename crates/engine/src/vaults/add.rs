@@ -155,6 +155,7 @@ impl Vaults {
                 clock: Arc::clone(&self.clock),
                 claim: Arc::clone(&claim),
                 inventoried: Mutex::default(),
+                shelving: Mutex::default(),
             };
             if add.take_over { candidate.take_over().map(drop) } else { candidate.writable().map(drop) }?;
         }

@@ -1,11 +1,13 @@
 //! Why something with a vault failed. No text here has a secret in it.
 
 use jiff::Timestamp;
-use model::{ErrorKind, VaultName};
+use model::{BundleName, ErrorKind, VaultName};
 use std::path::PathBuf;
+use vault::bundles::BundleError;
 use vault::claim::{ClaimError, Epoch, Writer};
 use vault::descriptor::VaultError as FormatError;
 use vault::keys::{KeyError, VaultId};
+use vault::read::ReadError;
 use vault::url::LocationError;
 use vault::{StoreError, keys};
 
@@ -112,6 +114,57 @@ pub enum VaultError {
     /// The request is wrong.
     #[error("{0}")]
     Invalid(String),
+    /// The vault has no bundle of that name.
+    #[error("there is no bundle {name} in the vault {vault}{}", if *.damaged > 0 {
+        format!(" ({damaged} in it can't be told the name of)") } else { String::new() })]
+    NoBundle {
+        /// The vault.
+        vault: VaultName,
+        /// The name asked for.
+        name: BundleName,
+        /// Bundles whose description can't be read.
+        damaged: usize,
+    },
+    /// The vault has another bundle of that name.
+    #[error("there is another bundle {name} in the vault {vault} already")]
+    BundleExists {
+        /// The vault.
+        vault: VaultName,
+        /// The name asked for.
+        name: BundleName,
+    },
+    /// Another bundle is on its way into the vault or out of it.
+    #[error("another bundle is being stored in the vault {vault}, or removed from it")]
+    Shelving {
+        /// The vault.
+        vault: VaultName,
+    },
+    /// A file is not where files on their way are, or is not one.
+    #[error("{}: {why}", path.display())]
+    Spool {
+        /// The file.
+        path: PathBuf,
+        /// In words.
+        why: String,
+    },
+    /// There is no room for a bundle that is to be fetched.
+    #[error("{}: there is room for {free} bytes, and the bundle has {needed}", path.display())]
+    NoRoom {
+        /// Where.
+        path: PathBuf,
+        /// What is free, without a reserve.
+        free: u64,
+        /// What is needed.
+        needed: u64,
+    },
+    /// A bundle could not be stored or fetched.
+    #[error("the bundle {name}: {source}")]
+    Bundle {
+        /// The bundle.
+        name: BundleName,
+        /// Why.
+        source: BundleError,
+    },
     /// The text is no URL of a vault.
     #[error(transparent)]
     Location(#[from] LocationError),
@@ -154,6 +207,7 @@ impl VaultError {
     pub(super) fn store(&self) -> Option<&StoreError> {
         match self {
             Self::Store(error)
+            | Self::Bundle { source: BundleError::Vault(ReadError::Store(error)), .. }
             | Self::Format(FormatError::Store(error) | FormatError::Key(KeyError::Store(error))) => {
                 Some(error)
             }
@@ -171,7 +225,16 @@ impl VaultError {
             };
         }
         match self {
-            Self::NoSuch { .. } => ErrorKind::NotFound,
+            Self::NoSuch { .. } | Self::NoBundle { .. } => ErrorKind::NotFound,
+            Self::BundleExists { .. } => ErrorKind::Conflict,
+            Self::Shelving { .. } => ErrorKind::Busy,
+            Self::Spool { .. } => ErrorKind::InvalidInput,
+            Self::NoRoom { .. } => ErrorKind::NoSpace,
+            Self::Bundle { source: BundleError::Vault(_), .. } => ErrorKind::Damaged,
+            Self::Bundle { source: BundleError::File(error), .. } => match error.kind() {
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
+                _ => ErrorKind::Internal,
+            },
             Self::OtherPlace { .. }
             | Self::Known { .. }
             | Self::AnotherWriter { .. }
@@ -203,6 +266,9 @@ impl VaultError {
             }
             Self::Unreachable { .. } => "the volumes are untouched; what is in the vault is as it was",
             Self::KeptKey { .. } => "what is in the vault is as it was",
+            Self::Bundle { .. } => {
+                "no other bundle was touched; one that was not stored or fetched to the end is not there"
+            }
             Self::Format(FormatError::Key(KeyError::Exchanged { .. })) => {
                 "nothing was written, neither here nor there, and the vault is not known here"
             }
@@ -233,6 +299,17 @@ impl VaultError {
                 format!("choose another name, or forget that vault first with `everhold vault rm {name}`")
             }
             Self::Known { known, .. } => format!("use {known}"),
+            Self::NoBundle { vault, .. } => format!("`everhold container ls vault:{vault}` lists the bundles"),
+            Self::BundleExists { .. } => "choose another name, or remove that one first".into(),
+            Self::Shelving { .. } => "try again when that is done".into(),
+            Self::Spool { .. } => "`everhold container backup` and `restore` put files where they must be".into(),
+            Self::NoRoom { .. } => "free space there, then try again".into(),
+            Self::Bundle { source: BundleError::Vault(_), .. } => {
+                "bring that object back from a version or copy of the store; `everhold vault check --deep` looks at all bundles".into()
+            }
+            Self::Bundle { source: BundleError::File(_), .. } => {
+                "see that the state directory has space and its disk is well, then try again".into()
+            }
             Self::Locked { .. } => {
                 "give its recovery kit with --kit-file, or its passphrase with --passphrase-file; or choose an empty place".into()
             }

@@ -76,6 +76,8 @@ pub struct OpenVault {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) claim: ClaimCell,
     pub(super) inventoried: Mutex<Inventoried>,
+    /// Held while a bundle is stored or removed.
+    pub(super) shelving: Mutex<()>,
 }
 
 impl fmt::Debug for OpenVault {
@@ -139,6 +141,16 @@ impl OpenVault {
     /// [`VaultError::Store`]; nothing must be deleted then.
     pub(super) fn renew_inventory(&self, epoch: Epoch, leaving: &[String]) -> Result<()> {
         self.write_inventory(&mut lock(&self.inventoried), epoch, None, leaving)
+    }
+
+    /// Takes an object out of the inventory and then deletes it; meanwhile nobody lists it again.
+    ///
+    /// # Errors
+    /// [`VaultError::Store`].
+    pub(super) fn delete_listed(&self, epoch: Epoch, name: &str) -> Result<()> {
+        let mut done = lock(&self.inventoried);
+        self.write_inventory(&mut done, epoch, None, &[name.to_owned()])?;
+        Ok(self.store.delete(name)?)
     }
 
     fn write_inventory(
