@@ -12,7 +12,7 @@ build=(gcc libc6-dev make pkg-config)
 demo=(e2fsprogs xfsprogs util-linux mount debootstrap busybox-static ca-certificates)
 # lsof: the tests compare `volume holders` with it. btrfs-progs: pools on another file system.
 # kmod: modules for the virtual machine of scripts/qemu.sh, which fetches its kernel and QEMU without installing them.
-test=(btrfs-progs lsof kmod procps)
+test=(acl attr btrfs-progs lsof kmod procps)
 
 case $goal in
   build) wanted=("${build[@]}") ;;

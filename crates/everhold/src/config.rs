@@ -12,6 +12,14 @@ use std::time::Duration;
 
 pub use engine::PoolSettings;
 
+/// A duration as people write it, on a command line.
+///
+/// # Errors
+/// In words.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    duration::HumanDuration::try_from(text.to_owned()).map(Duration::from)
+}
+
 /// Read if it is there and no other file is named.
 pub const DEFAULT_FILE: &str = "/etc/everhold/config.toml";
 

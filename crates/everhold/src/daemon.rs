@@ -28,6 +28,10 @@ const GRACE: Duration = Duration::from_secs(4);
 /// Held writers are let go within this time; if not, the guard does it.
 const RELEASE: Duration = Duration::from_millis(500);
 
+/// How often, and how many times, interrupted relocations are tried again: for an hour.
+const SETTLE_WAIT: Duration = Duration::from_secs(10);
+const SETTLE_TRIES: usize = 360;
+
 fn failed(what: &str, error: &dyn std::fmt::Display, next: &str) -> Problem {
     Problem::new(ErrorKind::Internal, format!("{what}: {error}"), next)
 }
@@ -60,6 +64,9 @@ pub fn run(config: Config) -> Result<ExitCode, Problem> {
     };
     tracing::info!(took = ?begin.elapsed(), volumes = engine.volumes().len(), socket = %config.api_socket.display(), "ready");
     notify(&[sd_notify::NotifyState::Ready]);
+    if config.docker {
+        bring_back(config.clone());
+    }
 
     runtime.block_on(async {
         tokio::select! { _ = signals.0.recv() => {}, _ = signals.1.recv() => {} }
@@ -74,6 +81,22 @@ pub fn run(config: Config) -> Result<ExitCode, Problem> {
     tracing::info!("stopped");
     // Not by returning: a blocking thread that hangs (a stuck unmount) would keep the process.
     std::process::exit(0)
+}
+
+/// What rescues and adoptions left that the host's end, or somebody, interrupted together with the process that stands by for
+/// them: their containers are brought back as soon as there is a Docker Engine. A thread of its own, since that takes time.
+fn bring_back(config: Config) {
+    std::thread::spawn(move || {
+        for wait in std::iter::repeat_n(SETTLE_WAIT, SETTLE_TRIES) {
+            match crate::cli::settle_all(&config) {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "an interrupted relocation is not finished or undone yet")
+                }
+            }
+            std::thread::sleep(wait);
+        }
+    });
 }
 
 struct Running {

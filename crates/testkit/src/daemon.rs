@@ -168,9 +168,20 @@ impl Sandbox {
         self.daemon.as_mut().is_some_and(|daemon| daemon.try_wait().is_ok_and(|ended| ended.is_none()))
     }
 
+    /// `everhold` with these words, for this sandbox.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.env("EVERHOLD_SOCKET", self.socket()).args(words);
+        let config = self.dir.join("config.toml");
+        if config.exists() {
+            command.env("EVERHOLD_CONFIG", config);
+        }
+        command
+    }
+
     /// Runs `everhold` with these words.
     pub fn run(&self, words: &[&str]) -> Output {
-        output_of(Command::new(&self.binary).env("EVERHOLD_SOCKET", self.socket()).args(words))
+        output_of(&mut self.command(words))
     }
 
     /// What `/metrics` says.

@@ -39,6 +39,19 @@ impl Sandbox {
         checked(Command::new(script("dockerd.sh")).arg("start").arg(self.docker_dir()));
     }
 
+    /// Ends the Docker Engine and deletes all that it had: containers, images, volumes, networks.
+    #[track_caller]
+    pub fn throw_docker_away(&self) {
+        self.end_containers();
+        checked(Command::new(script("dockerd.sh")).arg("stop").arg(self.docker_dir()));
+        for part in ["data", "exec", "containerd"] {
+            let path = self.docker_dir().join(part);
+            if path.exists() {
+                std::fs::remove_dir_all(&path).expect("remove what the engine had");
+            }
+        }
+    }
+
     /// `kill -9` of the Docker Engine; its containers go on.
     #[track_caller]
     pub fn kill_docker(&self) {

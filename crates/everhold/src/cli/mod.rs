@@ -1,5 +1,8 @@
 //! The command line: one file for each group of commands. All but a few ask the daemon over its API.
 
+mod adopt;
+mod audit;
+mod container;
 mod daemon;
 mod doctor;
 pub mod guard;
@@ -8,11 +11,15 @@ mod help;
 mod history;
 mod pool;
 mod recover;
+mod relocation;
+mod rescue;
 mod shell;
 mod status;
 mod trash;
 mod vault;
 mod volume;
+
+pub use relocation::settle_all;
 
 use crate::config::Config;
 use crate::output::{Output, plain};
@@ -58,6 +65,12 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// What would be lost if containers were removed now; nothing is changed, and no daemon is needed
+    Audit(audit::Audit),
+    Rescue(rescue::Rescue),
+    Adopt(adopt::Adopt),
+    #[command(subcommand)]
+    Container(container::Command),
     /// Create, look at, change and remove volumes
     #[command(subcommand, visible_alias = "vol")]
     Volume(volume::Command),
@@ -92,6 +105,9 @@ enum Command {
     /// Write man pages
     #[command(hide = true)]
     Man(shell::Man),
+    /// Bring containers back when a rescue or an adoption is killed; started by them
+    #[command(hide = true)]
+    StandBy(relocation::StandByArgs),
     /// Thaw file systems when the daemon dies; started by the daemon
     #[command(hide = true)]
     Guard,
@@ -110,7 +126,7 @@ fn exit_codes() -> String {
     for kind in ErrorKind::all() {
         let (code, word) = (kind.exit_code(), kind.code());
         let also = match kind {
-            ErrorKind::Internal => "; `doctor` or `verify` found something wrong",
+            ErrorKind::Internal => "; `audit`, `doctor` or `verify` found something wrong",
             ErrorKind::InvalidInput => "; the command line is wrong",
             _ => "",
         };
@@ -127,6 +143,11 @@ pub fn run() -> ExitCode {
     let socket = global.socket.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
     let session = Session { client: Client::new(socket), out };
     let outcome = match command {
+        Command::Audit(audit) => audit.run(&session, global.socket.as_deref()),
+        Command::Rescue(rescue) => rescue.run(&session, global.socket.as_deref()),
+        Command::Adopt(adopt) => adopt.run(&session, global.socket.as_deref()),
+        Command::Container(command) => command.run(&session, global.socket.as_deref()),
+        Command::StandBy(waiting) => waiting.run(global.socket.as_deref()),
         Command::Volume(command) => online(command.run(&session)),
         Command::Trash(command) => online(command.run(&session)),
         Command::Protect(command) => online(command.run(&session)),

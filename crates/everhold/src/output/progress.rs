@@ -81,6 +81,52 @@ pub async fn following<T>(what: &str, client: &Client, volume: &str, work: impl 
     done
 }
 
+/// Work in stages, some of which are known how far they are. On a terminal one line that changes; elsewhere nothing.
+pub struct Bar(Option<ProgressBar>);
+
+impl Bar {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(ProgressBar::new_spinner);
+        if let Some(bar) = &bar {
+            bar.enable_steady_tick(Duration::from_millis(100));
+        }
+        Self(bar)
+    }
+
+    fn style(&self, template: &str) {
+        if let (Some(bar), Ok(style)) = (&self.0, ProgressStyle::with_template(template)) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+    }
+
+    /// What begins now.
+    pub fn stage(&self, what: &str) {
+        self.style("{spinner} {msg} ({elapsed})");
+        if let Some(bar) = &self.0 {
+            bar.unset_length();
+            bar.set_message(plain(what));
+        }
+    }
+
+    /// How far that is, in bytes.
+    pub fn far(&self, done: u64, total: u64) {
+        let Some(bar) = &self.0 else { return };
+        if bar.length() != Some(total) {
+            self.style("{spinner} {msg} [{bar:30}] {bytes} of {total_bytes}, {bytes_per_sec} ({elapsed})");
+            bar.set_length(total);
+        }
+        bar.set_position(done);
+    }
+
+    /// It is over.
+    pub fn clear(&self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 /// `1.5GiB of 4GiB, 300MiB/s`, and what is in the way.
 pub fn far(work: &Work) -> String {
     if work.total == 0 {

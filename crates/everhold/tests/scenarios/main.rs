@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
 
 mod behind_our_back;
+mod container;
 mod crashes;
 mod database;
 mod docker;
@@ -15,6 +16,7 @@ mod in_time;
 mod moments;
 mod outages;
 mod postgres;
+mod rescue;
 mod restores;
 mod untracked;
 mod vaults;

@@ -1,0 +1,599 @@
+//! Backups of whole containers: one instant, every byte checked, restored where nothing was.
+
+use crate::postgres::{self, Writer};
+use crate::{volumes, with_docker, with_vault_keys};
+use serde_json::Value;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use testkit::{BUSYBOX, POSTGRES, S3Server, Sandbox, output_of, until};
+
+const SOON: Duration = Duration::from_secs(60);
+
+fn inspect(sandbox: &Sandbox, container: &str) -> Value {
+    let text = sandbox.docker(&["inspect", container]);
+    serde_json::from_str::<Value>(&text).unwrap()[0].take()
+}
+
+fn settings(sandbox: &Sandbox, container: &str) -> Value {
+    let mut found = inspect(sandbox, container);
+    let short = found["Id"].as_str().unwrap()[..12].to_owned();
+    let hostname = found["Config"]["Hostname"].clone();
+    for network in found["NetworkSettings"]["Networks"].as_object_mut().unwrap().values_mut() {
+        let endpoint = network.as_object_mut().unwrap();
+        endpoint.retain(|key, _| ["IPAMConfig", "Aliases", "Links", "DriverOpts"].contains(&key.as_str()));
+        if let Some(aliases) = endpoint["Aliases"].as_array_mut() {
+            // The engine adds both.
+            aliases.retain(|alias| *alias != short.as_str() && *alias != hostname);
+        }
+    }
+    let config = found["Config"].as_object_mut().unwrap();
+    // The image has the writable layer in it.
+    config.remove("Image");
+    let mounts: Vec<Value> = found["Mounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|mount| serde_json::json!([mount["Type"], mount["Name"], mount["Destination"], mount["RW"]]))
+        .collect();
+    let mut mounts = mounts;
+    mounts.sort_by_key(Value::to_string);
+    found["HostConfig"].as_object_mut().unwrap().remove("Binds");
+    plain(serde_json::json!({
+        "config": found["Config"], "host": found["HostConfig"], "path": found["Path"], "args": found["Args"],
+        "networks": found["NetworkSettings"]["Networks"], "mounts": mounts,
+    }))
+}
+
+/// Without what says nothing, which engines say in many ways.
+fn plain(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let plain = map.into_iter().map(|(key, value)| (key, plain(value)));
+            let nothing = [
+                Value::Null,
+                false.into(),
+                0.into(),
+                "".into(),
+                Value::Array(Vec::new()),
+                Value::Object(Default::default()),
+            ];
+            Value::Object(plain.filter(|(_, value)| !nothing.contains(value)).collect())
+        }
+        other => other,
+    }
+}
+
+/// The first path in which two documents differ.
+#[track_caller]
+fn assert_same(was: &Value, is: &Value, path: &str) {
+    if let (Value::Object(one), Value::Object(other)) = (was, is) {
+        for key in one.keys().chain(other.keys()) {
+            let null = Value::Null;
+            assert_same(
+                one.get(key).unwrap_or(&null),
+                other.get(key).unwrap_or(&null),
+                &format!("{path}/{key}"),
+            );
+        }
+    } else {
+        assert_eq!(was, is, "{path}");
+    }
+}
+
+fn answers(sandbox: &Sandbox, name: &str) {
+    until("PostgreSQL answers", SOON, || {
+        sandbox
+            .try_docker(&["exec", name, "psql", "-h", "/var/run/postgresql", "-qc", "select 1"])
+            .status
+            .success()
+    });
+}
+
+fn file(sandbox: &Sandbox, name: &str) -> (PathBuf, String) {
+    let path = sandbox.dir().join(name);
+    let text = path.display().to_string();
+    (path, text)
+}
+
+fn running(sandbox: &Sandbox, container: &str) -> bool {
+    let state = &inspect(sandbox, container)["State"];
+    state["Running"] == true && state["Paused"] == false
+}
+
+fn settled(sandbox: &Sandbox) -> bool {
+    let entries = std::fs::read_dir(sandbox.state().join("relocations"));
+    let json = |entry: &std::fs::DirEntry| entry.path().extension().is_some_and(|end| end == "json");
+    entries.map_or(0, |entries| entries.flatten().filter(json).count()) == 0
+}
+
+/// A container with something in its layer, in a local volume, in one of ours, and in an anonymous one.
+fn busy_box(sandbox: &Sandbox, name: &str, more: &[&str]) {
+    // Engines see the plugins of all sandboxes: no two have a volume of one name.
+    let ours = format!("{name}-ours");
+    sandbox.volume(&ours, &["size=64MiB"]);
+    let ours = format!("{ours}:/o");
+    let script = "echo layer > /etc/layer; rm -f /seed/file; [ -e /opt/app ] || { mkdir -p /opt/app; echo x > /opt/app/x; ln /opt/app/x /opt/app/y; }; \
+        echo l > /l/file; echo o > /o/file; echo a > /a/file; dd if=/dev/urandom of=/l/big bs=1M count=8 2>/dev/null; \
+        truncate -s 20M /l/sparse; touch /ready; n=0; while true; do n=$((n + 1)); echo $n > /l/m; mv /l/m /l/n; echo $n > /o/m; mv /o/m /o/n; sleep 0.01; done";
+    let run = ["run", "-d", "--name", name, "-v", "local:/l", "-v", &ours, "-v", "/a"];
+    sandbox.docker(&[&run[..], more, &[BUSYBOX, "sh", "-c", script]].concat());
+    until("it has written", SOON, || sandbox.try_docker(&["exec", name, "ls", "/ready"]).status.success());
+}
+
+#[test]
+fn one_container_is_as_it_was_with_all_it_had() {
+    let sandbox = with_docker(&["busybox"]);
+    busy_box(
+        &sandbox,
+        "one",
+        &[
+            "--network",
+            "none",
+            "--label",
+            "a=b",
+            "-e",
+            "X=y",
+            "--restart",
+            "on-failure:3",
+            "--hostname",
+            "it",
+        ],
+    );
+    let (bundle, to) = file(&sandbox, "one.tar");
+    let made = sandbox.json(&["container", "backup", "one", "--to", &to]);
+    assert!(running(&sandbox, "one") && settled(&sandbox), "{made}");
+    assert_eq!(made["volumes"].as_array().unwrap().len(), 3, "{made}");
+    let (code, told) = sandbox.fails(&["container", "backup", "one", "--to", &to]);
+    assert!(code == 4 && told.contains("exists already"), "{told}");
+    let inside = sandbox.ok(&["container", "check", &to]);
+    assert!(inside.contains("is whole") && inside.contains("volume one-ours"), "{inside}");
+
+    // Beside the one that runs, under another name.
+    let was = settings(&sandbox, "one");
+    let (code, told) = sandbox.fails(&["container", "restore", &to]);
+    assert!(
+        code == 4 && told.contains("there is a container one already") && told.contains("--as"),
+        "{told}"
+    );
+    sandbox.ok(&["container", "restore", &to, "--as", "twin"]);
+    let told = sandbox.docker(&[
+        "exec",
+        "twin",
+        "sh",
+        "-c",
+        "cat /etc/layer /l/file /o/file /a/file; ls /seed; stat -c %h /opt/app/x; hostname",
+    ]);
+    assert_eq!(told, "layer\nl\no\na\nlink\nsub\n2\nit");
+    sandbox.docker(&["rm", "-f", "-v", "twin"]);
+    sandbox.docker(&["volume", "rm", "twin_local", "twin-ours"]);
+
+    // In its own place, on an engine that has forgotten all of it. Nothing writes to the restored files.
+    sandbox.docker(&["rm", "-f", "-v", "one"]);
+    sandbox.docker(&["volume", "rm", "local", "one-ours"]);
+    sandbox.ok(&["container", "restore", &to, "--no-start"]);
+    assert_eq!(settings(&sandbox, "one"), was);
+    let numbers = sandbox.shell(&["-v", "local:/l", "-v", "one-ours:/o"], "cat /l/n /o/n");
+    let numbers: Vec<u64> = numbers.lines().map(|line| line.parse().unwrap()).collect();
+    // The second is written right after the first.
+    assert!(numbers[0] == numbers[1] || numbers[0] == numbers[1] + 1, "{numbers:?} are not of one instant");
+    let sparse = sandbox.shell(&["-v", "local:/l"], "stat -c '%s %b' /l/sparse");
+    assert_eq!(sparse, "20971520 0", "holes stay holes");
+    assert_eq!(volumes(&sandbox, "volume").len(), 1);
+    sandbox.docker(&["start", "one"]);
+
+    // The images are there for everybody.
+    sandbox.docker(&["rm", "-f", "-v", "one"]);
+    let image = sandbox.docker(&["images", "--format", "{{.Repository}}:{{.Tag}}", "everhold-backup/one"]);
+    sandbox.docker(&["rmi", &image]);
+    let loaded = sandbox.docker(&["load", "-q", "-i", &to]);
+    assert!(loaded.contains(&image), "{loaded}");
+    assert_eq!(sandbox.docker(&["run", "--rm", "--network", "none", &image, "cat", "/etc/layer"]), "layer");
+    // And volumes, with nothing but tar.
+    let script = format!("tar -xOf {to} volumes/local/0.tar | tar -tv | grep -c big");
+    assert_eq!(
+        String::from_utf8_lossy(&output_of(std::process::Command::new("sh").args(["-c", &script])).stdout)
+            .trim(),
+        "1"
+    );
+    drop(bundle);
+}
+
+#[test]
+fn a_database_under_load_loses_nothing_acknowledged() {
+    let sandbox = with_docker(&["postgres"]);
+    sandbox.docker(&["volume", "create", "pgdata"]);
+    let mount = "pgdata:/var/lib/postgresql/data";
+    sandbox.docker(&[
+        "run",
+        "-d",
+        "--name",
+        "pg",
+        "--network",
+        "none",
+        "-v",
+        mount,
+        "--label",
+        "everhold.pre=postgres",
+        "--label",
+        "everhold.post=echo after >> /tmp/hooks",
+        POSTGRES,
+    ]);
+    answers(&sandbox, "pg");
+    let writer = Writer::start(&sandbox, "pg");
+    writer.wait_for(200);
+    let before = writer.last();
+    let (_, to) = file(&sandbox, "pg.tar");
+    let made = sandbox.json(&["container", "backup", "pg", "--to", &to]);
+    writer.wait_for(50);
+    let acknowledged = writer.stop();
+    assert!(acknowledged.len() > before as usize + 50, "it went on");
+    assert_eq!(sandbox.docker(&["exec", "pg", "cat", "/tmp/hooks"]), "after");
+    assert!(made["paused"].as_f64().unwrap() > 0.0);
+    sandbox.docker(&["rm", "-f", "pg"]);
+    sandbox.docker(&["volume", "rm", "pgdata"]);
+    sandbox.ok(&["container", "restore", &to]);
+    answers(&sandbox, "pg");
+    let until_then = acknowledged.into_iter().filter(|n| *n <= before).collect();
+    postgres::assert_all_there(&sandbox, "pg", &until_then);
+}
+
+const COMPOSE: &str = r#"
+version: "2.4"
+services:
+  db:
+    image: everhold-test/postgres:15
+    volumes: ["db:/var/lib/postgresql/data"]
+    networks: {back: {aliases: [database]}}
+  cache:
+    image: everhold-test/busybox:1
+    command: sh -c 'echo cached > /cache/x; exec sleep 1000'
+    volumes: ["/cache"]
+    networks: [back]
+  web:
+    image: everhold-test/busybox:1
+    command: sh -c 'echo page > /srv/page; exec httpd -f -h /srv -p 8000'
+    volumes: ["web:/srv"]
+    networks: [back, front]
+    depends_on: [db]
+    environment: {GREETING: hello}
+volumes:
+  db: {}
+  web: {driver: DRIVER, driver_opts: {size: 64MiB}}
+networks:
+  back: {ipam: {config: [{subnet: BACK}]}}
+  front: {ipam: {config: [{subnet: FRONT}]}}
+"#;
+
+#[test]
+fn a_project_is_restored_on_a_fresh_engine() {
+    let sandbox = with_docker(&["busybox", "postgres"]);
+    let unique = std::process::id();
+    let subnet = |n: u32| format!("10.{}.{}.0/24", 200 + n, unique % 256);
+    let compose = COMPOSE
+        .replace("DRIVER", sandbox.driver())
+        .replace("BACK", &subnet(unique / 256 % 16))
+        .replace("FRONT", &subnet(16 + unique / 256 % 16));
+    let (path, path_text) = file(&sandbox, "docker-compose.yml");
+    std::fs::write(&path, compose).unwrap();
+    let up = |sandbox: &Sandbox, words: &[&str]| {
+        let host = format!("unix://{}/docker/docker.sock", sandbox.dir().display());
+        let mut command = std::process::Command::new("docker-compose");
+        let output =
+            output_of(command.env("DOCKER_HOST", host).args(["-p", "shop", "-f", &path_text]).args(words));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    up(&sandbox, &["up", "-d"]);
+    let names = sandbox.docker(&["ps", "--format", "{{.Names}}"]);
+    let find = |service: &str| names.lines().find(|name| name.contains(service)).unwrap().to_owned();
+    let (db, cache, web) = (find("db"), find("cache"), find("web"));
+    answers(&sandbox, &db);
+    postgres::sql(&sandbox, &db, "create table t (n int); insert into t values (7)");
+    until("the page is there", SOON, || {
+        sandbox.try_docker(&["exec", &web, "cat", "/srv/page"]).status.success()
+    });
+
+    let was = [settings(&sandbox, &db), settings(&sandbox, &cache), settings(&sandbox, &web)];
+    let (_, to) = file(&sandbox, "shop.tar");
+    let made = sandbox.json(&["container", "backup", "--project", "shop", "--to", &to]);
+    assert_eq!(made["containers"].as_array().unwrap().len(), 3, "{made}");
+
+    // Everything that the engine had is gone, and what the daemon had too.
+    up(&sandbox, &["down", "-v"]);
+    sandbox.throw_docker_away();
+    sandbox.ok(&["trash", "empty", "--yes"]);
+    sandbox.restart_docker();
+    assert_eq!(sandbox.docker(&["images", "-q"]), "");
+    sandbox.ok(&["container", "restore", &to]);
+    answers(&sandbox, &db);
+    assert_eq!(postgres::sql(&sandbox, &db, "select n from t"), "7");
+
+    for (name, was) in [&db, &cache, &web].into_iter().zip(&was) {
+        assert_same(was, &settings(&sandbox, name), name);
+    }
+    assert_eq!(sandbox.docker(&["exec", &cache, "cat", "/cache/x"]), "cached");
+    until("the page is served", SOON, || {
+        sandbox.try_docker(&["exec", &cache, "wget", "-qO-", "http://web:8000/page"]).stdout == b"page\n"
+    });
+    let loaded = sandbox.docker(&["load", "-q", "-i", &to]);
+    assert_eq!(loaded.matches("everhold-backup/").count(), 3, "{loaded}");
+
+    // The same beside it, with networks and volumes of its own.
+    sandbox.ok(&["container", "restore", &to, "--as", "trial"]);
+    answers(&sandbox, &db.replace("shop", "trial"));
+    assert_eq!(postgres::sql(&sandbox, &db.replace("shop", "trial"), "select n from t"), "7");
+    let labels =
+        inspect(&sandbox, &web.replace("shop", "trial"))["Config"]["Labels"]["com.docker.compose.project"]
+            .clone();
+    assert_eq!(labels, "trial");
+    for project in ["shop", "trial"] {
+        let ids = sandbox.docker(&[
+            "ps",
+            "-aq",
+            "--filter",
+            &format!("label=com.docker.compose.project={project}"),
+        ]);
+        sandbox.docker(&[&["rm", "-f", "-v"][..], &ids.lines().collect::<Vec<_>>()].concat());
+        let networks = sandbox.docker(&["network", "ls", "-q", "--filter", &format!("name={project}")]);
+        sandbox.docker(&[&["network", "rm"][..], &networks.lines().collect::<Vec<_>>()].concat());
+    }
+}
+
+#[test]
+fn killed_at_every_step_containers_go_on_and_the_next_try_takes_over() {
+    let sandbox = with_docker(&["busybox"]);
+    busy_box(&sandbox, "kil", &["--network", "none"]);
+    let (path, to) = file(&sandbox, "kil.tar");
+    let words = [
+        "container",
+        "backup",
+        "kil",
+        "--to",
+        &to,
+        "--pre",
+        "echo pre >> /tmp/h",
+        "--post",
+        "echo post >> /tmp/h",
+    ];
+    for step in containers::backup::Step::ALL {
+        let name = step.name();
+        sandbox.docker(&["exec", "kil", "rm", "-f", "/tmp/h"]);
+        let output = output_of(sandbox.command(&words).env("EVERHOLD_FAULT", name));
+        assert!(output.status.code().is_none(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        until(&format!("{name}: somebody lets it go on"), SOON, || settled(&sandbox));
+        assert!(running(&sandbox, "kil"), "{name}");
+        let hooks = sandbox.try_docker(&["exec", "kil", "cat", "/tmp/h"]).stdout;
+        let expected: &[u8] = match step {
+            containers::backup::Step::Images | containers::backup::Step::Layers => b"",
+            _ => b"pre\npost\n",
+        };
+        assert_eq!(
+            String::from_utf8_lossy(&hooks),
+            String::from_utf8_lossy(expected),
+            "{name}: what is to be run afterwards is run once"
+        );
+        assert!(!path.exists(), "{name}: no bundle before it is whole");
+        let attached = sandbox.json(&["volume", "inspect", "kil-ours"])["attachments"].to_string();
+        assert!(!attached.contains("everhold-backup"), "{name}: {attached}");
+    }
+    assert!(Path::new(&format!("{to}.partial")).exists());
+    sandbox.ok(&words);
+    sandbox.ok(&["container", "check", &to]);
+    assert!(!Path::new(&format!("{to}.partial")).exists());
+}
+
+#[test]
+fn bad_input_and_damage_are_refused_before_anything_is_touched() {
+    let sandbox = with_docker(&["busybox"]);
+    sandbox.docker(&[
+        "run",
+        "-d",
+        "--name",
+        "small",
+        "--network",
+        "none",
+        "-v",
+        "data:/d",
+        BUSYBOX,
+        "sh",
+        "-c",
+        "echo unmistakable > /d/x; exec sleep 1000",
+    ]);
+    until("it has written", SOON, || sandbox.try_docker(&["exec", "small", "cat", "/d/x"]).status.success());
+    let (path, to) = file(&sandbox, "small.tar");
+    for (words, code, said) in [
+        (&["container", "backup", "nobody", "--to", &to][..], 3, "no container nobody"),
+        (&["container", "backup", "--project", "none", "--to", &to], 3, "no container belongs to"),
+        (&["container", "backup", "small", "--to", "/nowhere/x.tar"], 3, "/nowhere"),
+        (&["container", "backup", "small", "--to", &to, "--pre", "exit 3"], 1, "exit status 3"),
+        (&["container", "backup", "small", "--to", &to, "--post", "exit 4"], 1, "exit status 4"),
+        (&["container", "backup", "small", "--to", &to, "--pre", "postgres"], 1, "psql"),
+        (&["container", "restore", "/nowhere/x.tar"], 3, "/nowhere/x.tar"),
+        (&["container", "restore", "/etc/passwd"], 2, "not a bundle"),
+    ] {
+        let (exit, told) = sandbox.fails(words);
+        assert!(exit == code && told.contains(said), "{words:?}: {exit}: {told}");
+        assert!(running(&sandbox, "small") && settled(&sandbox) && !path.exists(), "{words:?}");
+    }
+    sandbox.ok(&["container", "backup", "small", "--to", &to, "--image-by-reference"]);
+    let whole = std::fs::read(&path).unwrap();
+    let (cut, cut_text) = file(&sandbox, "cut.tar");
+    sandbox.docker(&["rm", "-f", "small"]);
+    sandbox.docker(&["volume", "rm", "data"]);
+    // The format's own tests cut at every byte.
+    for length in [0, 1, 511, 512, whole.len() / 3, whole.len() / 2, whole.len() - 1024, whole.len() - 1] {
+        std::fs::write(&cut, &whole[..length]).unwrap();
+        let (_, told) = sandbox.fails(&["container", "restore", &cut_text]);
+        assert!(told.contains("nothing"), "{length}: {told}");
+    }
+    std::fs::write(&cut, &whole).unwrap();
+    let at = whole.windows(13).position(|window| window == b"unmistakable\n").unwrap() as u64;
+    std::fs::OpenOptions::new().write(true).open(&cut).unwrap().write_all_at(b"y", at).unwrap();
+    let (code, told) = sandbox.fails(&["container", "restore", &cut_text]);
+    assert!(code == 9 && told.contains("volumes/data/0.tar"), "{told}");
+    assert_eq!(sandbox.docker(&["ps", "-aq"]), "");
+    assert!(!sandbox.docker(&["volume", "ls", "-q"]).lines().any(|name| name == "data"));
+
+    // By reference it needs the image, and finds it.
+    sandbox.ok(&["container", "restore", &to]);
+    assert_eq!(sandbox.docker(&["exec", "small", "cat", "/d/x"]), "unmistakable");
+    sandbox.docker(&["rm", "-f", "small"]);
+    sandbox.docker(&["volume", "rm", "data"]);
+    let images = sandbox.docker(&["images", "-q"]);
+    sandbox.docker(&[&["rmi", "-f"][..], &images.lines().collect::<Vec<_>>()].concat());
+    let (code, told) = sandbox.fails(&["container", "restore", &to]);
+    assert!(code == 3 && told.contains("docker pull everhold-test/busybox:1"), "{told}");
+}
+
+#[test]
+fn a_pause_is_bounded_and_room_is_looked_for_before() {
+    let sandbox = with_docker(&["busybox"]);
+    busy_box(&sandbox, "pau", &["--network", "none"]);
+    let (path, to) = file(&sandbox, "pau.tar");
+    let (code, told) = sandbox.fails(&["container", "backup", "pau", "--to", &to, "--max-pause", "1ms"]);
+    assert!(code == 10 && told.contains("--max-pause"), "{code}: {told}");
+    assert!(running(&sandbox, "pau") && !path.exists() && settled(&sandbox));
+    let disk = sandbox.small_disk("small", &["mkfs.ext4", "-q", "-m", "0"], 8 << 20);
+    let (code, told) =
+        sandbox.fails(&["container", "backup", "pau", "--to", disk.join("b.tar").to_str().unwrap()]);
+    assert!(code == 7 && told.contains("there is room for"), "{told}");
+    assert_eq!(std::fs::read_dir(&disk).unwrap().count(), 1, "lost+found alone");
+}
+
+#[test]
+fn what_can_not_be_finished_is_removed_again() {
+    let sandbox = with_docker(&["busybox"]);
+    // A device of the host that will be gone.
+    let device = format!("/dev/everhold-test-{}", std::process::id());
+    let made = std::process::Command::new("mknod").args([&device, "c", "1", "3"]).status().unwrap();
+    assert!(made.success());
+    busy_box(&sandbox, "und", &["--network", "none", "--device", &device]);
+    let (_, to) = file(&sandbox, "und.tar");
+    sandbox.ok(&["container", "backup", "und", "--to", &to]);
+    sandbox.docker(&["rm", "-f", "-v", "und"]);
+    sandbox.docker(&["volume", "rm", "local"]);
+    // One of its volumes exists: refused before. It can't be started: in the middle.
+    let (code, told) = sandbox.fails(&["container", "restore", &to]);
+    assert!(code == 4 && told.contains("there is a volume und-ours already"), "{told}");
+    assert!(!sandbox.docker(&["volume", "ls", "-q"]).lines().any(|name| name == "local"));
+    std::fs::remove_file(&device).unwrap();
+    let (_, told) = sandbox.fails(&["container", "restore", &to, "--as", "other"]);
+    assert!(told.contains("starting other") && told.contains("nothing is left"), "{told}");
+    assert!(!sandbox.docker_volumes().contains("other"));
+    assert_eq!(sandbox.docker(&["ps", "-aq"]), "");
+    assert_eq!(sandbox.docker(&["images", "-q", "everhold-backup/und"]), "");
+    // Without Everhold's driver, as a plain volume.
+    let made = std::process::Command::new("mknod").args([&device, "c", "1", "3"]).status().unwrap();
+    assert!(made.success());
+    sandbox.ok(&["container", "restore", &to, "--as", "plain", "--volume-driver", "local"]);
+    assert_eq!(sandbox.docker(&["exec", "plain", "cat", "/o/file"]), "o");
+    std::fs::remove_file(&device).unwrap();
+}
+
+fn spooled(sandbox: &Sandbox) -> usize {
+    std::fs::read_dir(sandbox.state().join("spool")).map_or(0, Iterator::count)
+}
+
+/// The chunks in a directory vault.
+fn chunks(vault: &Path) -> Vec<PathBuf> {
+    let bundles = std::fs::read_dir(vault.join("bundles")).into_iter().flatten().flatten();
+    let objects = bundles.flat_map(|bundle| std::fs::read_dir(bundle.path()).unwrap().flatten());
+    objects.map(|object| object.path()).filter(|path| !path.ends_with("about")).collect()
+}
+
+fn small(sandbox: &Sandbox) {
+    let script = "echo unmistakable > /d/x; exec sleep 1000";
+    let words =
+        ["run", "-d", "--name", "small", "--network", "none", "-v", "data:/d", BUSYBOX, "sh", "-c", script];
+    sandbox.docker(&words);
+    until("it has written", SOON, || sandbox.try_docker(&["exec", "small", "cat", "/d/x"]).status.success());
+}
+
+fn gone(sandbox: &Sandbox) {
+    sandbox.docker(&["rm", "-f", "small"]);
+    sandbox.docker(&["volume", "rm", "data"]);
+}
+
+#[test]
+fn a_backup_in_a_vault_comes_back_from_there() {
+    let server = S3Server::start();
+    let mut sandbox = with_vault_keys(&server);
+    sandbox.start_docker(&["busybox"]).start();
+    let endpoint = server.endpoint();
+    sandbox.ok(&["vault", "add", "far", "s3://vaults/one", "--endpoint", &endpoint]);
+    small(&sandbox);
+    let (code, told) = sandbox.fails(&["container", "backup", "small", "--to", "vault:nowhere"]);
+    assert!(code == 3 && told.contains("there is no vault nowhere"), "{told}");
+    for vault in ["vault", "vault:far"] {
+        let made = sandbox.json(&["container", "backup", "small", "--to", vault]);
+        let name = made["file"].as_str().unwrap().to_owned();
+        let listed = sandbox.json(&["container", "ls", vault]);
+        let [bundle] = listed["bundles"].as_array().unwrap().as_slice() else { panic!("{listed}") };
+        assert!(name.ends_with(bundle["name"].as_str().unwrap()), "{name}: {listed}");
+        // A vault keeps milliseconds.
+        let ms = |value: &Value| value.as_str().unwrap()[..23].to_owned();
+        assert_eq!((ms(&bundle["instant"]), &bundle["size"]), (ms(&made["instant"]), &made["size"]));
+        assert_eq!(bundle["containers"], serde_json::json!(["small"]));
+        assert_eq!(sandbox.json(&["container", "check", &name])["project"]["instant"], made["instant"]);
+        gone(&sandbox);
+        sandbox.ok(&["container", "restore", &name]);
+        assert_eq!(sandbox.docker(&["exec", "small", "cat", "/d/x"]), "unmistakable");
+        let plain = vault.strip_prefix("vault:").unwrap_or("local");
+        let checked = sandbox.json(&["vault", "check", plain, "--deep"]);
+        assert_eq!((&checked["findings"], &checked["notes"]), (&Value::Array(vec![]), &Value::Array(vec![])));
+        let (code, told) = sandbox.fails(&["container", "rm", &name]);
+        assert!(code == 2 && told.contains("--yes"), "{told}");
+        sandbox.ok(&["container", "rm", &name, "--yes"]);
+        assert_eq!(sandbox.json(&["container", "ls", vault])["bundles"], Value::Array(vec![]));
+        let (code, _) = sandbox.fails(&["container", "restore", &name]);
+        assert_eq!(code, 3);
+        let checked = sandbox.json(&["vault", "check", plain]);
+        assert_eq!(checked["findings"], Value::Array(vec![]), "{checked}");
+    }
+    assert_eq!(spooled(&sandbox), 0);
+}
+
+#[test]
+fn a_backup_is_in_a_vault_whole_or_not_at_all() {
+    let mut sandbox = with_docker(&["busybox"]);
+    small(&sandbox);
+    let vault = sandbox.state().join("vault-local");
+    let backup = ["container", "backup", "small", "--to", "vault"];
+    for fault in ["BundleChunk", "BundleChunks"] {
+        sandbox.stop().env("EVERHOLD_FAULT", fault).start();
+        sandbox.fails(&backup);
+        sandbox.wait_for_crash().no_env("EVERHOLD_FAULT").start();
+        assert_eq!(sandbox.json(&["container", "ls"])["bundles"], Value::Array(vec![]), "{fault}");
+        assert_eq!(chunks(&vault).len(), 1, "{fault}");
+        let checked = sandbox.json(&["vault", "check", "local"]);
+        assert_eq!(checked["findings"], Value::Array(vec![]), "{checked}");
+        assert!(checked["notes"].to_string().contains("was not stored to the end"), "{checked}");
+        assert!(running(&sandbox, "small") && settled(&sandbox) && spooled(&sandbox) == 0, "{fault}");
+    }
+    let made = sandbox.json(&backup);
+    let name = made["file"].as_str().unwrap();
+    let stored = chunks(&vault);
+    assert_eq!(stored.len(), 1, "what was left is cleared away");
+    gone(&sandbox);
+
+    let whole = std::fs::read(&stored[0]).unwrap();
+    let mut bad = whole.clone();
+    bad[whole.len() / 2] ^= 1;
+    std::fs::write(&stored[0], &bad).unwrap();
+    let (code, told) = sandbox.fails(&["container", "restore", name]);
+    assert!(code == 9 && told.contains("bundles/") && told.contains("/00000000"), "{code}: {told}");
+    std::fs::remove_file(&stored[0]).unwrap();
+    let (code, told) = sandbox.fails(&["container", "restore", name]);
+    assert!(code == 9 && told.contains("/00000000"), "{code}: {told}");
+    let checked = sandbox.run(&["vault", "check", "local", "--json"]);
+    let checked: Value = serde_json::from_slice(&checked.stdout).unwrap();
+    let [finding] = checked["findings"].as_array().unwrap().as_slice() else { panic!("{checked}") };
+    assert!(finding["object"].as_str().unwrap().ends_with("/00000000"), "{finding}");
+    assert_eq!(finding["wrong"], "is missing");
+    assert_eq!(sandbox.docker(&["ps", "-aq"]), "");
+    assert!(!sandbox.docker(&["volume", "ls", "-q"]).lines().any(|volume| volume == "data"));
+    std::fs::write(&stored[0], &whole).unwrap();
+    sandbox.ok(&["container", "restore", name]);
+    assert_eq!(sandbox.docker(&["exec", "small", "cat", "/d/x"]), "unmistakable");
+    assert_eq!(spooled(&sandbox), 0);
+}
