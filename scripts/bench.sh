@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures Everhold side by side with Docker's local driver and with a plain host directory, and holds it against its aims.
-# usage: scripts/bench.sh [docker] [database] [thousand] [history]     (default: all of them, some 20 minutes)
+# usage: scripts/bench.sh [docker] [database] [thousand] [history] [containers]     (default: all of them, some 25 minutes)
 # Environment: BENCH=quick (under 3 minutes, rough), EVERHOLD=FILE (another binary), BENCH_DIR=/var/tmp (the disk to
 #              measure), TRIED=1 (also the settings of the loop device and of mkfs that were tried, half an hour more).
 #
@@ -21,9 +21,11 @@ cd "$(dirname "$0")/.."
 . scripts/bench/thousand.sh
 # shellcheck source=scripts/bench/history.sh
 . scripts/bench/history.sh
+# shellcheck source=scripts/bench/containers.sh
+. scripts/bench/containers.sh
 
-for part in "$@"; do [[ $part =~ ^(docker|database|thousand|history)$ ]] || { sed -n '3,5s/^# //p' "$0" >&2; exit 2; }; done
-(($#)) || set -- docker database thousand history
+for part in "$@"; do [[ $part =~ ^(docker|database|thousand|history|containers)$ ]] || { sed -n '3,5s/^# //p' "$0" >&2; exit 2; }; done
+(($#)) || set -- docker database thousand history containers
 
 quick=
 [[ ${BENCH:-} != quick ]] || quick=1
@@ -55,13 +57,13 @@ begin=$SECONDS
 say "Measuring in $dir ($(findmnt -no SOURCE,FSTYPE -T "$dir"), $(nproc) cores, load $(cut -d' ' -f1 /proc/loadavg), Linux $(uname -r)) …"
 start_daemon >/dev/null
 for part in "$@"; do
-  if [[ $part == docker ]]; then
+  if [[ $part =~ ^(docker|containers)$ ]]; then
     export DOCKER_HOST=unix://$dir/engine/docker.sock
     scripts/dockerd.sh start "$dir/engine"
     scripts/images.sh load -H "$DOCKER_HOST" busybox >/dev/null
   fi
   "bench_$part"
-  [[ $part != docker ]] || scripts/dockerd.sh stop "$dir/engine"
+  [[ ! $part =~ ^(docker|containers)$ ]] || scripts/dockerd.sh stop "$dir/engine"
 done
 
 mkdir -p target
