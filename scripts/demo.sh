@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The story of Everhold in four acts, on a real Docker Engine: what a volume keeps, how a dropped table comes back, what is
-# lost without a volume, and how a removed one comes back. Exits non-zero when one acknowledged row is missing.
+# The story of Everhold in five acts, on a real Docker Engine: what a volume keeps, how a dropped table comes back, what is
+# lost without a volume, how a removed one comes back, and how data without a volume is found and moved in time. Exits non-zero when
+# one acknowledged row is missing.
 # usage: scripts/demo.sh               leaves nothing running; KEEP=1 leaves everything to look around in
 #        scripts/demo.sh clean DIR     ends what KEEP=1 left
 # Environment: ROWS=2000 (commits per act), EVERHOLD=FILE (a binary to use instead of building one),
@@ -17,12 +18,13 @@ say() { printf '%s\n' "$*"; }
 title() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 now() { echo $((${EPOCHREALTIME/[^0-9]/} / 1000)); } # milliseconds
 
-# run COMMAND…: shows it, runs it, says how long it took.
+# run COMMAND…: shows it, runs it, says how long it took. EXPECT is the exit status that is right; 0 unless it is set.
 run() {
-  local start out
+  local start out status=0
   start=$(now)
   say "  $bold\$ $*$plain"
-  if ! out=$("$@" 2>&1); then
+  out=$("$@" 2>&1) || status=$?
+  if ((status != ${EXPECT:-0})); then
     say "${out//$'\n'/$'\n'    }"
     fail "this command failed: $*"
   fi
@@ -49,12 +51,12 @@ wait_for() {
 
 # Ends what state.sh in directory $1 names. Runs to its end whatever fails: each step is for itself.
 clean_up() {
-  local dir=$1 container loop back
+  local dir=$1 container name loop back
   [[ -s $dir/state.sh ]] || return 0
   # shellcheck disable=SC1091 # written by prepare()
   . "$dir/state.sh"
   for container in "${containers[@]}"; do docker rm --force "$container" >/dev/null 2>&1 || true; done
-  docker volume rm "$volume" >/dev/null 2>&1 || true
+  for name in "$volume" "$rescued"; do docker volume rm "$name" >/dev/null 2>&1 || true; done
   [[ -z $image_added ]] || docker rmi "$image" >/dev/null 2>&1 || true
   if [[ -s $dir/daemon.pid ]] && grep -qsF -- "$dir/" "/proc/$(<"$dir/daemon.pid")/cmdline"; then
     kill "$(<"$dir/daemon.pid")"
@@ -113,7 +115,7 @@ prepare() {
   export DOCKER_HOST=unix:///var/run/docker.sock own_engine='' image_added=''
   if ! docker version >/dev/null 2>&1; then own_engine=1 DOCKER_HOST=unix://$dir/engine/docker.sock; fi
   containers=()
-  volume='' plugin_socket=/run/docker/plugins/$driver.sock
+  volume='' rescued='' plugin_socket=/run/docker/plugins/$driver.sock
   save_state
   if [[ -n $own_engine ]]; then
     say '  No Docker Engine answers here, so this demo starts one of its own.'
@@ -121,7 +123,9 @@ prepare() {
   fi
   # Told before anything is made, so that an interrupt at any time cleans up all of it.
   containers=("$(free_name everhold-demo-pg docker container inspect)" "$(free_name everhold-demo-bare docker container inspect)")
-  volume=$(free_name pgdata docker volume inspect)
+  # The one that a rescue keeps, and what it is called before it has its name.
+  containers+=("${containers[1]}-before-rescue" "${containers[1]}-everhold-new")
+  volume=$(free_name pgdata docker volume inspect) rescued=$(free_name pgdata-rescued docker volume inspect)
   docker image inspect "$image" >/dev/null 2>&1 || image_added=1
   if [[ $driver != local ]]; then
     driver=$(basename "$(free_name "${plugin_socket%.sock}" test_socket)")
@@ -130,7 +134,7 @@ prepare() {
   save_state
   run scripts/images.sh load -H "$DOCKER_HOST" postgres
 
-  export EVERHOLD_SOCKET=$dir/run/everhold.sock
+  export EVERHOLD_SOCKET=$dir/run/everhold.sock EVERHOLD_CONFIG=$dir/config.toml
   [[ $driver != local ]] || return 0
   cat >"$dir/config.toml" <<TOML
 [paths]
@@ -153,7 +157,7 @@ TOML
 
 everhold() { "$everhold" "$@"; }
 test_socket() { [[ -e $1.sock ]]; }
-save_state() { declare -p DOCKER_HOST own_engine image image_added containers volume plugin_socket >"$dir/state.sh"; }
+save_state() { declare -p DOCKER_HOST own_engine image image_added containers volume rescued plugin_socket >"$dir/state.sh"; }
 
 # --- What is played ----------------------------------------------------------------------------------------------
 
@@ -178,8 +182,8 @@ acknowledged() {
 count_acknowledged() { acknowledged "$1" | wc -l; }
 enough() { (($(count_acknowledged "$1") >= ROWS)); }
 
-# write_and_destroy ACT NAME: two clients commit row after row; the container goes in the midst of it.
-write_and_destroy() {
+# write_and ACT NAME COMMAND…: two clients commit row after row; in the midst of it the command takes the container from them.
+write_and() {
   local act=$1 name=$2 client start writers=()
   sql "$name" 'CREATE TABLE story (id bigserial PRIMARY KEY, written timestamptz DEFAULT now())'
   start=$(now)
@@ -193,9 +197,9 @@ write_and_destroy() {
     writers+=($!)
   done
   wait_for 60 "$ROWS acknowledged commits" enough "$act"
-  run docker rm --force "$name"
+  run "${@:3}"
   wait "${writers[@]}"
-  say "    $(count_acknowledged "$act") commits were acknowledged, the last ones while the container was destroyed: $dim$(($(now) - start)) ms$plain"
+  say "    $(count_acknowledged "$act") commits were acknowledged, the last ones while the container went: $dim$(($(now) - start)) ms$plain"
 }
 
 summary=()
@@ -227,7 +231,7 @@ play() {
   title "Act 1: a database on a volume, and its container destroyed"
   run docker volume create --driver "$driver" "${size[@]}" "$volume"
   start_database "$pg" "${mount[@]}"
-  write_and_destroy one "$pg"
+  write_and one "$pg" docker rm --force "$pg"
   say '  A new container on the same volume:'
   start_database "$pg" "${mount[@]}"
   check one '1. container destroyed, on a volume' "$pg" all
@@ -255,7 +259,7 @@ play() {
 
   title 'Act 3: the same without a volume'
   start_database "$bare"
-  write_and_destroy two "$bare"
+  write_and two "$bare" docker rm --force "$bare"
   say '  A new container:'
   start_database "$bare"
   check two '3. container destroyed, no volume' "$bare" none
@@ -270,6 +274,19 @@ play() {
     run everhold volume inspect "$volume"
     start_database "$pg" "${mount[@]}"
     check one '4. volume removed, restored from the trash' "$pg" all
+  fi
+
+  if [[ $driver != local ]]; then
+    title 'Act 5: without a volume again, and found in time'
+    start_database "$bare"
+    say '  What would be lost? (It exits with 1 when something would be.)'
+    EXPECT=1 run everhold audit "$bare"
+    say '  Moved to a volume while clients write, with the same settings:'
+    write_and five "$bare" everhold rescue "$bare" --volume "$rescued" --apply
+    wait_for 60 "answer of PostgreSQL in $bare" docker exec "$bare" pg_isready --quiet --username postgres
+    check five '5. no volume, rescued while clients write' "$bare" all
+    run everhold rescue "$bare" --discard-old
+    run everhold audit "$bare"
   fi
 
   title 'What was found'
@@ -295,5 +312,5 @@ case ${1:-play} in
     as_root "$@"
     play
     ;;
-  *) sed -n '4,5s/^# //p' "$0" >&2; exit 2 ;;
+  *) sed -n '5,6s/^# //p' "$0" >&2; exit 2 ;;
 esac
