@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use testkit::{BUSYBOX, POSTGRES, S3Server, Sandbox, output_of, until};
 
-const SOON: Duration = Duration::from_secs(60);
+// An engine waits half a minute for each plugin of another sandbox whose daemon is dead just then.
+const SOON: Duration = Duration::from_secs(180);
 
 fn inspect(sandbox: &Sandbox, container: &str) -> Value {
     let text = sandbox.docker(&["inspect", container]);

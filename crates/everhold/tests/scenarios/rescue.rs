@@ -8,7 +8,8 @@ use std::time::Duration;
 use testkit::{BUSYBOX, MARIADB, POSTGRES, Sandbox, output_of, until};
 
 const DATA: &str = "/var/lib/postgresql/data";
-const SOON: Duration = Duration::from_secs(60);
+// An engine waits half a minute for each plugin of another sandbox whose daemon is dead just then.
+const SOON: Duration = Duration::from_secs(180);
 
 fn inspect(sandbox: &Sandbox, container: &str) -> Value {
     let text = sandbox.docker(&["inspect", container]);
