@@ -3,9 +3,11 @@
 
 use crate::ground::bytes;
 use proptest::prelude::*;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, RenameFlags, Timespec, Timestamps, XattrFlags, makedev};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags, makedev,
+};
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 /// `u::rwx,u:70000:r--,g::r--,m::r--,o::---`.
@@ -143,7 +145,7 @@ impl Change {
             Self::Stealthily { at: path, offset, length, byte } => {
                 let time = fs::symlink_metadata(at(path))?.modified()?;
                 write(&at(path), *offset, *length, *byte)?;
-                File::options().write(true).open(at(path))?.set_modified(time)
+                open(&at(path))?.set_modified(time)
             }
             Self::Resize { at: path, size } => open(&at(path))?.set_len(*size),
             Self::Punch { at: path, offset, length } => {
@@ -189,7 +191,11 @@ impl Change {
 fn open(at: &Path) -> std::io::Result<File> {
     match fs::symlink_metadata(at) {
         Ok(stat) if !stat.is_file() => Err(std::io::ErrorKind::InvalidInput.into()),
-        _ => File::options().write(true).create(true).truncate(false).open(at),
+        // Somebody else may put a pipe there just now, which nobody reads: it is refused then, and not waited for.
+        _ => {
+            let nonblocking = OFlags::NONBLOCK.bits() as i32;
+            File::options().write(true).create(true).truncate(false).custom_flags(nonblocking).open(at)
+        }
     }
 }
 
