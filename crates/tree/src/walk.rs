@@ -136,7 +136,11 @@ impl<'t> Walk<'t> {
         let Some(dir) = self.parent() else { return Ok(None) };
         let of = if entry.path.as_os_str().is_empty() { Of::Open(dir) } else { Of::Named(dir, entry.name()) };
         match xattrs::read(of) {
-            Ok(found) => Ok(Some(found)),
+            Ok(mut found) => {
+                // By now something of another kind may have the name, and its attributes are none that this one could have.
+                found.retain(|name, _| can_have(&entry.kind, name));
+                Ok(Some(found))
+            }
             Err(failure) if is_gone(failure.errno) => Ok(None),
             Err(failure) => Err(failure.on(&self.tree.show(&entry.path))),
         }
@@ -269,6 +273,18 @@ fn open_file(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<OwnedFd> {
     match openat(dir, name, flags | OFlags::NOATIME, Mode::empty()) {
         Err(Errno::PERM) => openat(dir, name, flags, Mode::empty()),
         other => other,
+    }
+}
+
+/// Whether an entry of this kind can have an attribute of this name (xattr(7), acl(5)).
+fn can_have(kind: &Kind, name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    match kind {
+        Kind::Directory => true,
+        _ if name == b"system.posix_acl_default" => false,
+        Kind::File => true,
+        Kind::Symlink(_) if name == b"system.posix_acl_access" => false,
+        _ => !name.starts_with(b"user."),
     }
 }
 

@@ -9,6 +9,7 @@ mod meta;
 mod pass;
 mod place;
 
+use crate::compare::{Difference, compare};
 use crate::error::{Error, Result};
 use crate::marks::Marks;
 use crate::tracker::Tracker;
@@ -123,6 +124,11 @@ impl Mirror {
         let done = self.run(true, cancel, progress)?;
         self.check_rest(done.unsettled)?;
         Ok(done)
+    }
+
+    /// Reads both sides, and says in what they differ: nothing, after a last pass.
+    pub fn differences(&self) -> Result<Vec<Difference>> {
+        compare(&self.source, self.dest.tree(), &self.options.skip)
     }
 
     /// Writes all of the destination's file system to its disk. Nothing that was copied is durable before.

@@ -109,7 +109,8 @@ fn hammer(root: &Path, stop: &AtomicBool, made: &AtomicU64) {
 fn a_tree_in_use_is_copied_pass_after_pass() {
     for _ in 0..12 {
         let pair = Pair::new();
-        let mut mirror = pair.mirror();
+        // A writer that loses its processor between setting a file's times and writing to it must not look settled.
+        let mut mirror = pair.mirror_with(Options { settling: Duration::from_secs(5), ..options() });
         let stop = AtomicBool::new(false);
         let cancel = AtomicBool::new(false);
         let mut passes = 0;
@@ -123,7 +124,10 @@ fn a_tree_in_use_is_copied_pass_after_pass() {
             let _stop = Stop(stop);
             let end = std::time::Instant::now() + Duration::from_millis(250);
             while std::time::Instant::now() < end || made.load(Ordering::Relaxed) < 50 || passes < 2 {
-                mirror.pass(&cancel, &mut |_| {}).unwrap();
+                // What gets another kind while it is copied may be an error; another pass goes on.
+                if let Err(error) = mirror.pass(&cancel, &mut |_| {}) {
+                    assert!(matches!(error, Error::System { .. }), "{error}");
+                }
                 passes += 1;
             }
         });
