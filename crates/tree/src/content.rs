@@ -246,7 +246,8 @@ fn span(extents: &[Range<u64>], limit: u64) -> Option<(Range<u64>, usize)> {
     Some((span, count))
 }
 
-/// Hands on a range of what was read at an offset.
+/// Hands on a range of what was read at an offset. Where there is data was asked before it was read: what was written into a hole in
+/// between is in the marks, so it must be handed on too, or it would be taken for known ever after.
 fn hand_on<E>(
     bytes: &[u8],
     offset: u64,
@@ -254,19 +255,28 @@ fn hand_on<E>(
     extents: &[Range<u64>],
     take: &mut dyn FnMut(Piece<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
+    let gap = |from: u64, to: u64, take: &mut dyn FnMut(Piece<'_>) -> Result<(), E>| {
+        let part = &bytes[(from - offset) as usize..(to - offset) as usize];
+        let is_hole = part.iter().all(|byte| *byte == 0);
+        take(if is_hole {
+            Piece::Hole { offset: from, length: to - from }
+        } else {
+            Piece::Data { offset: from, bytes: part }
+        })
+    };
     let mut position = range.start;
     let first = extents.partition_point(|extent| extent.end <= range.start);
     for extent in extents[first..].iter().take_while(|extent| extent.start < range.end) {
         let (from, to) = (extent.start.max(range.start), extent.end.min(range.end));
         if from > position {
-            take(Piece::Hole { offset: position, length: from - position })?;
+            gap(position, from, take)?;
         }
         let part = &bytes[(from - offset) as usize..(to - offset) as usize];
         take(Piece::Data { offset: from, bytes: part })?;
         position = to;
     }
     if position < range.end {
-        take(Piece::Hole { offset: position, length: range.end - position })?;
+        gap(position, range.end, take)?;
     }
     Ok(())
 }

@@ -157,3 +157,22 @@ fn threads_share_a_file() {
     assert_eq!(marks.len(), (100 << 20) / BLOCK);
     assert!((0..marks.len()).all(|block| marks.get(block) == marks.get(0)));
 }
+
+/// Between asking where there is data and reading it, somebody writes into a hole.
+#[test]
+fn what_is_written_into_a_hole_meanwhile_is_handed_on() {
+    let mut bytes = vec![0; BLOCK as usize];
+    bytes[..4096].fill(1);
+    bytes[20_000..20_010].fill(2);
+    let known = 0..4096;
+    let (mut data, mut holes) = (vec![0; BLOCK as usize], 0);
+    let taken: Result<(), ()> = hand_on(&bytes, 0, 0..BLOCK, std::slice::from_ref(&known), &mut |piece| {
+        match piece {
+            Piece::Data { offset, bytes } => data[offset as usize..][..bytes.len()].copy_from_slice(bytes),
+            Piece::Hole { .. } => holes += 1,
+        }
+        Ok(())
+    });
+    assert!(taken.is_ok() && data == bytes);
+    assert_eq!(holes, 0);
+}
