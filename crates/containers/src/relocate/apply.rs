@@ -65,8 +65,7 @@ impl<'a> Copy<'a> {
         looked.map_err(|error| copy_failed(self.moving, &error))
     }
 
-    /// That it is what was copied, is read again from both sides: nothing that comes later could tell. It makes the pause longer, and is
-    /// worth it for as long as a mirror of a tree that is hammered at can be wrong (see its tests).
+    /// That it is what was copied, is read again from both sides: nothing that comes later could tell. It makes the pause longer.
     fn prove(&self) -> Result<()> {
         let found = self.mirror.differences().map_err(|error| copy_failed(self.moving, &error))?;
         let Some(first) = found.first() else { return Ok(()) };
