@@ -1,14 +1,18 @@
 //! The kernel's description of its own types (Documentation/bpf/btf.rst): where the members are that the tracker reads.
 
-/// Where `block_rq_complete` has what the tracker wants to know, in bytes from the beginning of each structure.
+/// Where the kernel's requests have what the tracker wants to know, in bytes from the beginning of each structure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Layout {
-    /// The type of the tracepoint's function.
-    pub tracepoint: u32,
+    /// The type of the function of `block_rq_issue`: a request goes to its device.
+    pub issue: u32,
+    /// The type of the function of `block_rq_complete`.
+    pub complete: u32,
     /// `request.cmd_flags`
     pub cmd_flags: i16,
     /// `request.__sector`
     pub sector: i16,
+    /// `request.__data_len`
+    pub bytes: i16,
     /// The pointers from the request to its `gendisk`.
     pub to_disk: Vec<i16>,
     /// `gendisk.major`
@@ -42,12 +46,12 @@ struct Btf<'a> {
 /// The layout of the kernel with this BTF (`/sys/kernel/btf/vmlinux`), or what is not in it.
 pub(super) fn layout(file: &[u8]) -> Result<Layout, &'static str> {
     let btf = Btf::parse(file).ok_or("its description of its types is not understood")?;
-    let tracepoint = btf.typedef("btf_trace_block_rq_complete").ok_or("it has no block_rq_complete")?;
+    // typedef void (*btf_trace_…)(void *, struct request *)
+    let issue = btf.typedef("btf_trace_block_rq_issue").ok_or("it has no block_rq_issue")?;
+    btf.function(issue, 2)?.ok_or("its block_rq_issue has other parameters")?;
     // typedef void (*btf_trace_…)(void *, struct request *, blk_status_t, unsigned int)
-    let proto = btf.pointed(btf.other(tracepoint)?)?;
-    if btf.kind(proto) != Some(FUNC_PROTO) || btf.count(proto) != 4 {
-        return Err("its block_rq_complete has other parameters");
-    }
+    let complete = btf.typedef("btf_trace_block_rq_complete").ok_or("it has no block_rq_complete")?;
+    let proto = btf.function(complete, 4)?.ok_or("its block_rq_complete has other parameters")?;
     let request = btf.pointed(btf.word(proto, 3 + 2 + 1).ok_or("its block_rq_complete has no request")?)?;
     let (disk, to_disk) = match btf.member(request, "rq_disk") {
         // Until Linux 5.16.
@@ -60,9 +64,11 @@ pub(super) fn layout(file: &[u8]) -> Result<Layout, &'static str> {
     };
     let offset = |of, name| btf.member(of, name).map(|(offset, _)| offset);
     Ok(Layout {
-        tracepoint,
+        issue,
+        complete,
         cmd_flags: offset(request, "cmd_flags").ok_or("its requests have no cmd_flags")?,
         sector: offset(request, "__sector").ok_or("its requests have no __sector")?,
+        bytes: offset(request, "__data_len").ok_or("its requests have no __data_len")?,
         to_disk,
         major: offset(disk, "major").ok_or("its disks have no major")?,
         first_minor: offset(disk, "first_minor").ok_or("its disks have no first_minor")?,
@@ -135,6 +141,12 @@ impl<'a> Btf<'a> {
         })
     }
 
+    /// The function that a tracepoint's type points to, where it has this many parameters.
+    fn function(&self, tracepoint: u32, parameters: usize) -> Result<Option<u32>, &'static str> {
+        let proto = self.pointed(self.other(tracepoint)?)?;
+        Ok((self.kind(proto) == Some(FUNC_PROTO) && self.count(proto) == parameters).then_some(proto))
+    }
+
     /// What a pointer points to.
     fn pointed(&self, id: u32) -> Result<u32, &'static str> {
         match self.kind(id) {
@@ -176,10 +188,8 @@ mod tests {
     fn this_kernel_is_understood() {
         let file = std::fs::read("/sys/kernel/btf/vmlinux").unwrap();
         let layout = layout(&file).unwrap();
-        assert!(
-            layout.tracepoint > 0 && layout.sector > 0 && layout.first_minor > layout.major,
-            "{layout:?}"
-        );
+        assert!(layout.issue > 0 && layout.complete > 0 && layout.issue != layout.complete, "{layout:?}");
+        assert!(layout.sector > 0 && layout.bytes > 0 && layout.first_minor > layout.major, "{layout:?}");
         assert!(matches!(layout.to_disk.len(), 1 | 2));
     }
 

@@ -1,4 +1,4 @@
-//! The program that the kernel runs when a request of any block device completes. It is written down here instruction by
+//! The program that the kernel runs when a request of any block device goes to its device, and when it completes. It is written down here instruction by
 //! instruction (Documentation/bpf/standardization/instruction-set.rst), so that no compiler is needed for it.
 //!
 //! ```text
@@ -16,7 +16,16 @@ use super::btf::Layout;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Changes with the program, so that a daemon knows whether the kernel runs its own.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
+
+/// When the program runs. The tracepoints have different arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    /// `block_rq_issue`: the request.
+    Issue,
+    /// `block_rq_complete`: the request, its status, and the number of bytes that are complete.
+    Complete,
+}
 
 /// Requests of more words use the coarse bits: the kernel wants to see the end of every loop. 64 MiB in blocks of 4 KiB.
 const MAX_WORDS: i32 = 256;
@@ -146,9 +155,9 @@ impl Assembler {
 }
 
 /// The instructions for a kernel of this layout; `devices` is the map from device numbers to bitmaps.
-pub(super) fn instructions(layout: &Layout, devices: BorrowedFd<'_>) -> Vec<u64> {
+pub(super) fn instructions(when: When, layout: &Layout, devices: BorrowedFd<'_>) -> Vec<u64> {
     let mut asm = Assembler::default();
-    request(&mut asm, layout, devices);
+    request(&mut asm, when, layout, devices);
     bounds(&mut asm);
     mark(&mut asm);
     asm.here(Label::Count);
@@ -161,9 +170,8 @@ pub(super) fn instructions(layout: &Layout, devices: BorrowedFd<'_>) -> Vec<u64>
     asm.finish()
 }
 
-/// R6 = the bitmap, R7 = the first sector, R8 = the last. The arguments of the tracepoint are the request, its status, and
-/// the number of bytes that are complete.
-fn request(asm: &mut Assembler, layout: &Layout, devices: BorrowedFd<'_>) {
+/// R6 = the bitmap, R7 = the first sector, R8 = the last.
+fn request(asm: &mut Assembler, when: When, layout: &Layout, devices: BorrowedFd<'_>) {
     asm.with_register(MOV, R6, R1);
     asm.raw(LOAD64, R7, R6, 0, 0);
     // The operation is in the low byte of the flags (linux/blk_types.h), and 0 is the only one that reads from a loop device.
@@ -180,8 +188,13 @@ fn request(asm: &mut Assembler, layout: &Layout, devices: BorrowedFd<'_>) {
     asm.with(LSH, R2, 20);
     asm.with_register(OR, R2, R3);
     asm.raw(STORE32, FP, R2, KEY, 0);
-    asm.raw(LOAD64, R8, R6, 16, 0);
-    asm.with_register(MOV32, R8, R8);
+    match when {
+        When::Issue => asm.raw(LOAD32, R8, R7, layout.bytes, 0),
+        When::Complete => {
+            asm.raw(LOAD64, R8, R6, 16, 0);
+            asm.with_register(MOV32, R8, R8);
+        }
+    }
     asm.raw(LOAD64, R7, R7, layout.sector, 0);
 
     asm.raw(LOAD_IMMEDIATE64, R1, PSEUDO_MAP_FD, 0, devices.as_raw_fd());

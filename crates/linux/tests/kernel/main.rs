@@ -12,3 +12,4 @@ mod mounting;
 mod processes;
 mod sandbox;
 mod tracking;
+mod unseen;
