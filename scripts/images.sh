@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Docker images for tests, demo and benchmarks, made without a registry.
 # usage: scripts/images.sh                      builds what is missing or outdated, prints the paths of the tarballs
-#        scripts/images.sh load [-H DOCKER_URL] [busybox|postgres|mariadb]…
-#                                              imports them where they aren't: everhold-test/busybox:1, …/postgres:15, …/mariadb:10
+#        scripts/images.sh load [-H DOCKER_URL] [busybox|postgres|mariadb|redis]…
+#                                              imports them where they aren't: everhold-test/busybox:1, …/postgres:15, …/mariadb:10, …/redis:7
 #
 # The tarballs (for docker import) are kept in ${EVERHOLD_CACHE:-${XDG_CACHE_HOME:-~/.cache}/everhold}. Each has a recipe
 # hash beside it, which is also the label everhold.recipe of the imported image: what has another hash is made again.
@@ -103,6 +103,14 @@ build_mariadb() {
   install -m 0755 "$here/images/mariadb-entrypoint.sh" "$root/usr/local/bin/docker-entrypoint.sh"
 }
 
+# Debian's Redis; user redis is 999:999.
+build_redis() {
+  local root=$1
+  bootstrap "$root" redis-server
+  own "$root" redis
+  install -d -o 999 -g 999 -m 0755 "$root/data"
+}
+
 # What the recipe of image $1 depends on, as one short hash.
 recipe() {
   {
@@ -161,7 +169,7 @@ if [[ $verb == load && ${1:-} == -H ]]; then
   shift 2
 fi
 [[ $verb == build && $# == 0 || $verb == load ]] || { sed -n '3,5s/^# //p' "$0" >&2; exit 2; }
-(($#)) || set -- busybox postgres mariadb
+(($#)) || set -- busybox postgres mariadb redis
 
 mkdir -p "$EVERHOLD_CACHE"
 exec 9>"$EVERHOLD_CACHE/lock" && flock 9
@@ -183,6 +191,11 @@ for name in "$@"; do
       ;;
     mariadb)
       import mariadb 10 "$path" 'ENV LANG=C.UTF-8' 'ENTRYPOINT ["docker-entrypoint.sh"]' 'CMD ["mariadbd"]'
+      ;;
+    # Nothing is saved by itself: what is in the files is what somebody asked for.
+    redis)
+      import redis 7 "$path" 'ENV LANG=C.UTF-8' 'WORKDIR /data' 'USER redis' \
+        'ENTRYPOINT ["sh", "-c", "exec redis-server --bind 127.0.0.1 --dir /data --save \"\" ${REDIS_PASSWORD:+--requirepass \"$REDIS_PASSWORD\"}"]'
       ;;
     *) echo "$0: no image is called $name" >&2; exit 2 ;;
   esac

@@ -12,6 +12,8 @@ pub const BUSYBOX: &str = "everhold-test/busybox:1";
 pub const POSTGRES: &str = "everhold-test/postgres:15";
 /// MariaDB 10.11 as user 999, data in `/var/lib/mysql`.
 pub const MARIADB: &str = "everhold-test/mariadb:10";
+/// Redis 7 as user 999, data in `/data`; a password where there is `REDIS_PASSWORD`.
+pub const REDIS: &str = "everhold-test/redis:7";
 
 /// A script of the repository.
 pub(crate) fn script(name: &str) -> PathBuf {
@@ -23,7 +25,7 @@ impl Sandbox {
         self.dir.join("docker")
     }
 
-    /// Starts a Docker Engine for this sandbox alone, with these images (`busybox`, `postgres`, `mariadb`).
+    /// Starts a Docker Engine for this sandbox alone, with these images (`busybox`, `postgres`, `mariadb`, `redis`).
     #[track_caller]
     pub fn start_docker(&mut self, images: &[&str]) -> &mut Self {
         self.docker = true;

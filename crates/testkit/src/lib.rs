@@ -16,7 +16,7 @@ mod s3;
 mod sandbox;
 mod wait;
 
-pub use docker::{BUSYBOX, MARIADB, POSTGRES};
+pub use docker::{BUSYBOX, MARIADB, POSTGRES, REDIS};
 pub use run::output_of;
 pub use s3::{S3_BUCKET, S3_KEY, S3_SECRET, S3Fault, S3Server};
 pub use sandbox::Sandbox;
