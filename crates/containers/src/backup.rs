@@ -10,10 +10,12 @@ pub(crate) use document::IMAGES;
 pub use document::{Project, SavedContainer, SavedNetwork, SavedVolume};
 
 use crate::container::Container;
+use crate::engine::{inspect, pause, unpause};
 use crate::error::{Error, Result};
 use crate::hooks::{self, Hooks};
-use crate::relocate::{Event, Journal, Record, pause, recover, unpause};
-use crate::volumes::Volumes;
+use crate::journal::{Journal, Record};
+use crate::recover::{self, recover};
+use crate::tools::Event;
 use bundle::{Change, Image, LayerForm, LiveLayer, Preamble, Skip, Watch, Writer};
 use docker::{Api, encode};
 use jiff::Timestamp;
@@ -22,7 +24,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sources::Kept;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -94,22 +96,10 @@ impl Step {
 }
 
 /// What a backup works with.
-pub struct Tools<'a> {
-    /// The engine.
-    pub api: &'a Api,
-    /// Volumes of Everhold.
-    pub volumes: &'a dyn Volumes,
-    /// The directory of the journals.
-    pub journals: &'a Path,
-    /// Called at each point.
-    pub at: &'a dyn Fn(Step),
-    /// As for relocations.
-    pub guard: &'a dyn Fn(&Path) -> Result<Box<dyn Send>>,
-    /// Hears how it goes.
-    pub say: &'a dyn Fn(Event),
-    /// Tells the time.
-    pub now: &'a dyn Fn() -> Timestamp,
-}
+pub type Tools<'a> = crate::tools::Tools<'a, Step>;
+
+/// Tells the time.
+pub type Clock<'a> = &'a dyn Fn() -> Timestamp;
 
 /// What is in the bundle.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -128,6 +118,8 @@ pub struct BackedUp {
     pub paused: f64,
     /// What is not in it, and what else is good to know.
     pub notes: Vec<String>,
+    /// Commands afterwards that failed: the backup is whole, and what they were to do is not done.
+    pub failed: Vec<String>,
 }
 
 /// A tree that is being written.
@@ -146,21 +138,14 @@ enum Of {
 ///
 /// # Errors
 /// In words.
-pub fn backup(asked: &Asked, tools: &Tools<'_>) -> Result<BackedUp> {
+pub fn backup(asked: &Asked, tools: &Tools<'_>, now: Clock<'_>) -> Result<BackedUp> {
     let containers = sources::containers(tools.api, asked)?;
     let hooks = Hooks::of(&containers, asked.pre.as_deref(), asked.post.as_deref())?;
     let name = format!("backup-{}", containers[0].short_id());
     let mut record = Record::new("backup", tools.api.socket(), format!("everhold-{name}"));
     record.containers = containers.iter().map(|container| container.id().to_owned()).collect();
-    let mut journal = Journal::begin(tools.journals, &name, record)?;
-    let guard = match (tools.guard)(journal.path()) {
-        Ok(guard) => guard,
-        Err(error) => {
-            journal.end()?;
-            return Err(error);
-        }
-    };
-    let made = make(asked, tools, &containers, &hooks, &mut journal);
+    let (mut journal, guard) = tools.begin(&name, record)?;
+    let made = make(asked, tools, now, &containers, &hooks, &mut journal);
     let path = journal.path().to_owned();
     // Also after a failure: it unmounts what was mounted, lets containers go on, and runs what is to be run afterwards.
     let cleared = recover(journal, tools.api, tools.volumes);
@@ -171,23 +156,25 @@ pub fn backup(asked: &Asked, tools: &Tools<'_>) -> Result<BackedUp> {
             "the containers are as before, and there is no {0}; {0}.partial, if it is there, is what the next try goes on from",
             asked.to.display()
         ))),
-        (_, Err(clear)) => Err(clear.with_state(format!(
-            "what was begun could not be cleared up yet: maybe containers are still paused; {} says what was begun",
-            path.display()
-        ))),
+        (made, Err(clear)) => {
+            let what = format!("{} is written, and what that took is not cleared up", asked.to.display());
+            let error = made.err().unwrap_or_else(|| Error::new(clear.kind, what, ""));
+            Err(recover::left(error, &clear, &path))
+        }
     }
 }
 
 fn make(
     asked: &Asked,
     tools: &Tools<'_>,
+    now: Clock<'_>,
     containers: &[Container],
     hooks: &Hooks,
     journal: &mut Journal,
 ) -> Result<BackedUp> {
     let mut kept = sources::kept(tools, containers, journal)?;
     sources::enough_room(tools.api, asked, containers, &kept)?;
-    let preamble = Preamble { made: (tools.now)(), by: asked.by.clone() };
+    let preamble = Preamble { made: now(), by: asked.by.clone() };
     let mut writer = Writer::resume(&asked.to, &preamble)?;
     if asked.image_by_reference {
         // What an earlier try kept are the very layers that are not wanted in it.
@@ -196,24 +183,27 @@ fn make(
     }
     let stop = Arc::new(AtomicBool::new(false));
     writer.watch(watch(&stop));
-    let made = write(asked, tools, containers, hooks, journal, &mut kept, &mut writer, &stop);
-    match made {
-        Ok((instant, paused)) => {
-            (tools.say)(Event::Stage("making it durable".to_owned()));
-            let summary = writer.finish()?;
-            Ok(BackedUp {
-                file: asked.to.clone(),
-                size: summary.size,
-                instant,
-                containers: containers.iter().map(|container| container.name().to_owned()).collect(),
-                volumes: kept.volumes.iter().map(|volume| volume.saved.name.clone()).collect(),
-                paused,
-                notes: kept.notes,
-            })
-        }
-        // What is written of images is a beginning for the next try, which is nearly always the same one.
-        Err(error) => Err(error),
-    }
+    // When it fails, what is written of images is a beginning for the next try, which is nearly always the same one.
+    let taken = write(asked, tools, now, containers, hooks, journal, &mut kept, &mut writer, &stop)?;
+    tools.stage("making it durable");
+    let summary = writer.finish()?;
+    Ok(BackedUp {
+        file: asked.to.clone(),
+        size: summary.size,
+        instant: taken.instant,
+        containers: containers.iter().map(|container| container.name().to_owned()).collect(),
+        volumes: kept.volumes.iter().map(|volume| volume.saved.name.clone()).collect(),
+        paused: taken.paused.as_secs_f64(),
+        notes: kept.notes,
+        failed: taken.failed,
+    })
+}
+
+/// The instant, and what came of it.
+struct Taken {
+    instant: Timestamp,
+    paused: Duration,
+    failed: Vec<String>,
 }
 
 fn watch(stop: &Arc<AtomicBool>) -> Watch {
@@ -224,20 +214,21 @@ fn watch(stop: &Arc<AtomicBool>) -> Watch {
 fn write(
     asked: &Asked,
     tools: &Tools<'_>,
+    now: Clock<'_>,
     containers: &[Container],
     hooks: &Hooks,
     journal: &mut Journal,
     kept: &mut Kept,
     writer: &mut Writer,
     stop: &Arc<AtomicBool>,
-) -> Result<(Timestamp, f64)> {
-    (tools.say)(Event::Stage("writing the images".to_owned()));
+) -> Result<Taken> {
+    tools.stage("writing the images");
     let images = images(asked, tools.api, containers, writer)?;
-    (tools.at)(Step::Images);
+    tools.reach(Step::Images);
 
-    (tools.say)(Event::Stage("writing layers and volumes while the containers go on".to_owned()));
+    tools.stage("writing layers and volumes while the containers go on");
     let mut live = begin(tools, kept, writer)?;
-    (tools.at)(Step::Layers);
+    tools.reach(Step::Layers);
     for _ in 0..LOOKS {
         let mut looked = 0;
         for live in &mut live {
@@ -248,11 +239,8 @@ fn write(
         }
     }
 
-    (tools.say)(Event::Stage("pausing for the last difference".to_owned()));
-    journal.note(|record| {
-        record.frozen = frozen(containers);
-        record.post.clone_from(&hooks.post);
-    })?;
+    tools.stage("pausing for the last difference");
+    journal.note(|record| record.post.clone_from(&hooks.post))?;
     for hook in &hooks.pre {
         hooks::run(tools.api, hook, HOOK)?;
     }
@@ -262,27 +250,39 @@ fn write(
             writer.settle(&mut live.layer)?;
         }
     }
-    (tools.at)(Step::Pre);
-    let (instant, paused) = last_look(asked, tools, containers, writer, &mut live, stop)?;
-    (tools.at)(Step::Unpaused);
+    tools.reach(Step::Pre);
+    // As it is now: one that has been started meanwhile is at the same files.
+    let frozen = frozen(tools.api, containers)?;
+    journal.note(|record| record.frozen.clone_from(&frozen))?;
+    let (instant, paused) = last_look(asked, tools, now, &frozen, writer, &mut live, stop)?;
+    tools.reach(Step::Unpaused);
+    let mut failed = Vec::new();
     for hook in &hooks.post {
-        hooks::run(tools.api, hook, HOOK)?;
+        // The instant is taken: that this failed does not make it worse.
+        if let Err(error) = hooks::run(tools.api, hook, HOOK) {
+            failed.push(error.to_string());
+        }
     }
     journal.note(|record| {
         record.frozen.clear();
         record.post.clear();
     })?;
 
-    (tools.say)(Event::Stage("checking what was written".to_owned()));
+    tools.stage("checking what was written");
     finish(tools, containers, kept, writer, live, &images, instant)?;
-    (tools.at)(Step::Written);
-    Ok((instant, paused))
+    tools.reach(Step::Written);
+    Ok(Taken { instant, paused, failed })
 }
 
 /// The containers that are frozen for the instant: those that run, and that nobody else has paused.
-fn frozen(containers: &[Container]) -> Vec<String> {
-    let run = containers.iter().filter(|container| container.is_running() && !container.is_paused());
-    run.map(|container| container.id().to_owned()).collect()
+fn frozen(api: &Api, containers: &[Container]) -> Result<Vec<String>> {
+    let mut frozen = Vec::new();
+    for container in containers {
+        if let Some(now) = inspect(api, container.id())?.filter(|now| now.is_running() && !now.is_paused()) {
+            frozen.push(now.id().to_owned());
+        }
+    }
+    Ok(frozen)
 }
 
 /// The images, each once, by their IDs.
@@ -353,28 +353,33 @@ fn begin(tools: &Tools<'_>, kept: &Kept, writer: &mut Writer) -> Result<Vec<Live
 fn last_look(
     asked: &Asked,
     tools: &Tools<'_>,
-    containers: &[Container],
+    now: Clock<'_>,
+    frozen: &[String],
     writer: &mut Writer,
     live: &mut [Live],
     stop: &Arc<AtomicBool>,
-) -> Result<(Timestamp, f64)> {
-    let frozen = frozen(containers);
+) -> Result<(Timestamp, Duration)> {
     let began = Instant::now();
     let looked = || -> Result<Timestamp> {
-        for container in &frozen {
+        for container in frozen {
             pause(tools.api, container)?;
         }
-        let instant = (tools.now)();
-        (tools.at)(Step::Paused);
-        let _limit = Limit::new(asked.longest_pause.saturating_sub(began.elapsed()), stop);
+        let instant = now();
+        tools.reach(Step::Paused);
+        let left = asked.longest_pause.saturating_sub(began.elapsed());
+        let _limit = Limit::new(left, stop);
+        if left.is_zero() {
+            stop.store(true, Ordering::Relaxed);
+            return Err(bundle::Error::Stopped.into());
+        }
         for live in live.iter_mut() {
             writer.last_look(&mut live.layer)?;
         }
-        (tools.at)(Step::Settled);
+        tools.reach(Step::Settled);
         Ok(instant)
     }();
     let mut unpaused = Ok(());
-    for container in &frozen {
+    for container in frozen {
         unpaused = unpaused.and(unpause(tools.api, container));
     }
     let paused = began.elapsed();
@@ -394,7 +399,7 @@ fn last_look(
     });
     let instant = looked?;
     unpaused?;
-    Ok((instant, paused.as_secs_f64()))
+    Ok((instant, paused))
 }
 
 /// Sets the flag when time is over, unless it is dropped before.

@@ -105,9 +105,15 @@ said=$(redis-cli SAVE 2>&1); [ "$said" = OK ] || { echo "$said" >&2; exit 1; }"#
 /// # Errors
 /// It failed, took longer than `limit`, or the engine would not run it.
 pub fn run(api: &Api, hook: &Hook, limit: Duration) -> Result<()> {
-    let ended = api
-        .execute(&hook.container, &command(&hook.asked), None, limit)
-        .map_err(|error| Error::from(error).while_doing(format!("`{}` in {}", hook.asked, hook.name)))?;
+    let ended =
+        api.execute(&hook.container, &command(&hook.asked), None, limit).map_err(|error| match error {
+            docker::ApiError::Silent { after, .. } if after == limit => Error::new(
+                ErrorKind::TimedOut,
+                format!("`{}` in {} did not end within {} s", hook.asked, hook.name, limit.as_secs()),
+                "see what keeps it: it goes on in the container",
+            ),
+            error => Error::from(error).while_doing(format!("`{}` in {}", hook.asked, hook.name)),
+        })?;
     if ended.status == 0 {
         return Ok(());
     }

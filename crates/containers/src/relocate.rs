@@ -5,32 +5,25 @@
 //! without ever having run again, and new ones with the same settings take their names. The old ones are kept.
 //!
 //! Until the new containers run, any failure brings the old ones back, unharmed: nothing is ever taken from them. A guard process
-//! does that when this process is killed, and `recover` when both were, from a journal that is written before each step.
+//! does that when this process is killed, and [`crate::recover`] when both were, from a journal that is written before each step.
 
-mod adopt;
+pub(crate) mod adopt;
 mod apply;
-mod engine;
-mod journal;
+pub(crate) mod kept;
 mod plan;
-mod recover;
 mod rescue;
 
-pub(crate) use engine::{create, inspect, pause, present, remove, start, unpause};
-pub(crate) use journal::{Record, Target};
 pub(crate) use plan::directory_inside;
 pub(crate) use rescue::estimate_at;
 
 pub use adopt::plan as plan_adoption;
 pub use apply::{Applied, apply};
-pub use journal::Journal;
+pub use kept::{Changed, SwapStep, bring_back, discard_old};
 pub use plan::{Holding, Moving, Plan, Source};
-pub use recover::{Outcome, recover, recover_all};
-pub use rescue::{Asked, bring_back, discard_old, plan as plan_rescue};
+pub use rescue::{Asked, plan as plan_rescue};
 
-use crate::error::Result;
-use crate::volumes::Volumes;
-use docker::Api;
-use std::path::Path;
+/// What a relocation works with.
+pub type Tools<'a> = crate::tools::Tools<'a, Step>;
 
 /// The points at which tests end the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,35 +104,4 @@ impl Step {
             Self::Done => "relocate-done",
         }
     }
-}
-
-/// What a relocation says while it is at work.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// What begins now.
-    Stage(String),
-    /// How far the copy is, in bytes.
-    Copied {
-        /// So much is read.
-        done: u64,
-        /// Of about so much.
-        total: u64,
-    },
-}
-
-/// What a relocation works with.
-pub struct Tools<'a> {
-    /// The engine.
-    pub api: &'a Api,
-    /// The volumes.
-    pub volumes: &'a dyn Volumes,
-    /// The directory of the journals.
-    pub journals: &'a Path,
-    /// Called at each point.
-    pub at: &'a dyn Fn(Step),
-    /// Starts the process that brings the containers back should this one be killed; it ends when the value is dropped and the
-    /// journal is gone.
-    pub guard: &'a dyn Fn(&Path) -> Result<Box<dyn Send>>,
-    /// Hears how it goes.
-    pub say: &'a dyn Fn(Event),
 }

@@ -1,24 +1,31 @@
 //! `container restore`: a bundle's containers on this engine: images, volumes, networks, settings, and started.
 //!
 //! Nothing that exists is overwritten, and nothing is touched before the whole bundle has been read and is what its sums say. When
-//! something fails later, what was made is removed again.
+//! something fails later, or this process is killed, what was made is removed again, up to the moment from which the containers
+//! are only to be started.
 
+mod made;
 mod names;
 
+pub(crate) use made::Made;
 pub use names::Names;
 
 use crate::backup::{Project, SavedContainer, SavedNetwork, SavedVolume};
 use crate::container::Container;
+use crate::engine::{self, create, inspect, present, start};
 use crate::error::{Error, Result};
-use crate::relocate::{Event, create, inspect, present, start};
+use crate::journal::{Journal, Phase, Record, Target};
+use crate::recover::{self, recover};
 use crate::settings::{Changes, creation};
-use crate::volumes::Volumes;
+use crate::tools::Event;
 use bundle::Reader;
-use docker::{Api, encode};
+use docker::encode;
+use made::{MadeContainer, MadeVolume};
 use model::ErrorKind;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What is asked for.
@@ -34,15 +41,61 @@ pub struct Asked {
     pub no_start: bool,
 }
 
-/// What a restore works with.
-pub struct Tools<'a> {
-    /// The engine.
-    pub api: &'a Api,
-    /// Volumes of Everhold.
-    pub volumes: &'a dyn Volumes,
-    /// Hears how it goes.
-    pub say: &'a dyn Fn(Event),
+/// The points at which tests end the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The journal is on disk.
+    Journaled,
+    /// The images are loaded.
+    Images,
+    /// A volume is made, and there is nothing in it.
+    VolumeMade,
+    /// Everything is in the volumes.
+    Volumes,
+    /// The networks are made.
+    Networks,
+    /// A container is made, and the journal does not say so.
+    ContainerMade,
+    /// All containers are made.
+    Containers,
+    /// The journal says that they are only to be started.
+    Starting,
+    /// All is done but to put the journal away.
+    Done,
 }
+
+impl Step {
+    /// Every point, in their order.
+    pub const ALL: [Self; 9] = [
+        Self::Journaled,
+        Self::Images,
+        Self::VolumeMade,
+        Self::Volumes,
+        Self::Networks,
+        Self::ContainerMade,
+        Self::Containers,
+        Self::Starting,
+        Self::Done,
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Journaled => "restore-journaled",
+            Self::Images => "restore-images",
+            Self::VolumeMade => "restore-volume-made",
+            Self::Volumes => "restore-volumes",
+            Self::Networks => "restore-networks",
+            Self::ContainerMade => "restore-container-made",
+            Self::Containers => "restore-containers",
+            Self::Starting => "restore-starting",
+            Self::Done => "restore-done",
+        }
+    }
+}
+
+/// What a restore works with.
+pub type Tools<'a> = crate::tools::Tools<'a, Step>;
 
 /// What was restored.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -69,19 +122,6 @@ pub struct Inside {
     /// What it is of.
     pub project: Project,
 }
-
-/// What has been made so far, to be removed when something fails.
-#[derive(Default)]
-struct Made {
-    containers: Vec<String>,
-    volumes: Vec<String>,
-    networks: Vec<String>,
-    images: Vec<String>,
-    mounted: Vec<String>,
-}
-
-/// By which the daemon knows our use of a volume.
-const USE: &str = "everhold-restore";
 
 /// Reads all of a bundle, and says what is in it.
 ///
@@ -123,17 +163,43 @@ pub fn restore(asked: &Asked, tools: &Tools<'_>) -> Result<Restored> {
     let (mut reader, project) = open(&asked.from, tools.say)?;
     let names = Names::new(&project, asked.r#as.as_deref());
     preflight(asked, tools, &project, &names, &reader)?;
-    let mut made = Made::default();
-    let restored = build(asked, tools, &mut reader, &project, &names, &mut made);
-    restored.map_err(|error| match unmake(&made, tools) {
-        Ok(()) => error.with_state("nothing is left of what was begun, and the bundle is as it was"),
-        Err(undo) => error.with_state(format!(
-            "the bundle is as it was; not all of what was begun could be removed again: {undo} (containers: {}; volumes: {}; networks: {})",
-            made.containers.join(" "),
-            made.volumes.join(" "),
-            made.networks.join(" ")
-        )),
-    })
+    let name = journal_name(&project, &names);
+    let (mut journal, guard) =
+        tools.begin(&name, Record::new("restore", tools.api.socket(), format!("everhold-{name}")))?;
+    tools.reach(Step::Journaled);
+    let restored = match build(asked, tools, &mut reader, &project, &names, &mut journal) {
+        Ok(restored) => {
+            journal.end()?;
+            Ok(restored)
+        }
+        Err(error) => Err(unmake(error, tools, journal)),
+    };
+    drop(guard);
+    restored
+}
+
+/// The same for two restores that would make the same container.
+fn journal_name(project: &Project, names: &Names) -> String {
+    let name = project.containers.first().map(|saved| names.container(&saved.name)).unwrap_or_default();
+    let plain = |character: char| if character.is_ascii_alphanumeric() { character } else { '-' };
+    format!("restore-{}", name.chars().take(100).map(plain).collect::<String>())
+}
+
+fn unmake(error: Error, tools: &Tools<'_>, mut journal: Journal) -> Error {
+    tools.stage("removing what was made");
+    let path = journal.path().to_owned();
+    let in_trash = !journal.record.targets.is_empty();
+    // However far it came: what does not start is not to be started once more.
+    let undone = journal
+        .note(|record| record.phase = Phase::Copying)
+        .and_then(|()| recover(journal, tools.api, tools.volumes));
+    match undone {
+        Ok(_) if in_trash => error.with_state(
+            "nothing is left of what was begun but Everhold's volumes, which are in the trash, and the bundle is as it was",
+        ),
+        Ok(_) => error.with_state("nothing is left of what was begun, and the bundle is as it was"),
+        Err(undo) => recover::left(error, &undo, &path),
+    }
 }
 
 /// Refuses before anything is made.
@@ -166,10 +232,10 @@ fn preflight(
     }
     for volume in &project.volumes {
         let name = names.volume(volume);
-        let known = tools.api.find::<Value>(&format!("/volumes/{}", encode(&name)))?.is_some();
-        if known
-            || (driver_of(volume, asked, tools) == tools.volumes.driver() && tools.volumes.exists(&name)?)
-        {
+        let ours = tools.volumes.driver();
+        let known = engine::volume(tools.api, "local", &name)?.is_some()
+            || engine::volume(tools.api, ours, &name)?.is_some();
+        if known || (driver_of(volume, asked, tools) == ours && tools.volumes.exists(&name)?) {
             return Err(exists("volume", &name, "rename or remove it"));
         }
         check_driver(asked, tools, volume)?;
@@ -317,15 +383,18 @@ fn build(
     reader: &mut Reader,
     project: &Project,
     names: &Names,
-    made: &mut Made,
+    journal: &mut Journal,
 ) -> Result<Restored> {
-    load(tools, reader, project, made)?;
+    load(tools, reader, project, journal)?;
+    tools.reach(Step::Images);
     for volume in &project.volumes {
-        (tools.say)(Event::Stage(format!("restoring the volume {}", volume.name)));
-        fill(asked, tools, reader, volume, names, made)?;
+        tools.stage(format!("restoring the volume {}", volume.name));
+        fill(asked, tools, reader, volume, names, journal)?;
     }
-    let networks = make_networks(tools, project, names, made)?;
-    (tools.say)(Event::Stage("making the containers".to_owned()));
+    tools.reach(Step::Volumes);
+    let networks = make_networks(tools, project, names, journal)?;
+    tools.reach(Step::Networks);
+    tools.stage("making the containers");
     let documents = reader.documents()?;
     let mut ids: BTreeMap<String, String> = BTreeMap::new();
     for saved in &project.containers {
@@ -337,11 +406,12 @@ fn build(
                 "use another bundle",
             )
         })?;
-        let id = make_container(tools, project, saved, settings, names, &ids, made)?;
+        let id = make_container(tools, project, saved, settings, names, &ids, journal)?;
         ids.insert(saved.id.clone(), id);
     }
+    tools.reach(Step::Containers);
     let mut notes = project.notes.clone();
-    let mut started = Vec::new();
+    let (mut start_ids, mut started) = (Vec::new(), Vec::new());
     for saved in project.containers.iter().filter(|saved| saved.running && !asked.no_start) {
         let name = names.container(&saved.name);
         let restored = present(tools.api, &ids[&saved.id])?;
@@ -354,10 +424,19 @@ fn build(
             ));
             continue;
         }
-        start(tools.api, &ids[&saved.id])
-            .map_err(|error| error.while_doing(format!("starting {}", names.container(&saved.name))))?;
-        started.push(names.container(&saved.name));
+        start_ids.push(ids[&saved.id].clone());
+        started.push(name);
     }
+    // Noted before: what they write once they run is not to be given up.
+    journal.note(|record| {
+        record.phase = Phase::Started;
+        record.made.start.clone_from(&start_ids);
+    })?;
+    tools.reach(Step::Starting);
+    for (id, name) in start_ids.iter().zip(&started) {
+        start(tools.api, id).map_err(|error| error.while_doing(format!("starting {name}")))?;
+    }
+    tools.reach(Step::Done);
     Ok(Restored {
         containers: project.containers.iter().map(|saved| names.container(&saved.name)).collect(),
         started,
@@ -367,15 +446,17 @@ fn build(
     })
 }
 
-fn load(tools: &Tools<'_>, reader: &mut Reader, project: &Project, made: &mut Made) -> Result<()> {
-    (tools.say)(Event::Stage("loading the images".to_owned()));
-    // Noted before: an upload that breaks off may have loaded some of them.
+fn load(tools: &Tools<'_>, reader: &mut Reader, project: &Project, journal: &mut Journal) -> Result<()> {
+    tools.stage("loading the images");
+    let mut missing = Vec::new();
     for saved in &project.containers {
         // One that is there, from an earlier restore, stays whatever happens.
         if image(tools, &saved.saved_image)?.is_none() {
-            made.images.push(saved.saved_image.clone());
+            missing.push(saved.saved_image.clone());
         }
     }
+    // Noted before: an upload that breaks off may have loaded some of them.
+    journal.note(|record| record.made.images = missing)?;
     let stream = reader.image_stream()?;
     let said = tools.api.upload(docker::Method::POST, "/images/load?quiet=true", stream)?;
     for line in said.split(|byte| *byte == b'\n') {
@@ -407,20 +488,30 @@ fn fill(
     reader: &mut Reader,
     volume: &SavedVolume,
     names: &Names,
-    made: &mut Made,
+    journal: &mut Journal,
 ) -> Result<()> {
     let name = names.volume(volume);
     let driver = driver_of(volume, asked, tools);
     let same_driver = asked.volume_driver.is_none();
     let options = if same_driver { volume.options.clone() } else { BTreeMap::new() };
-    made.volumes.push(name.clone());
+    let local = driver == "local";
+    journal.note(|record| match local {
+        true => record.made.volumes.push(MadeVolume { name: name.clone(), inode: None }),
+        false => record.targets.push(Target { name: name.clone(), made: true }),
+    })?;
     let body = json!({ "Name": name, "Driver": driver, "DriverOpts": options, "Labels": names.labels(&volume.labels) });
     let described = tools.api.post("/volumes/create", &body)?;
-    let path = if driver == "local" {
-        PathBuf::from(described["Mountpoint"].as_str().unwrap_or_default())
+    tools.reach(Step::VolumeMade);
+    let r#use = journal.record.r#use.clone();
+    let path = if local {
+        let path = PathBuf::from(described["Mountpoint"].as_str().unwrap_or_default());
+        let inode = path.symlink_metadata().map_err(|error| Error::on(&path, &error))?.ino();
+        journal.note(|record| {
+            record.made.volumes.last_mut().into_iter().for_each(|made| made.inode = Some(inode));
+        })?;
+        path
     } else {
-        made.mounted.push(name.clone());
-        tools.volumes.mount(&name, USE)?
+        tools.volumes.mount(&name, &r#use)?
     };
     let total = volume_bytes(reader, &volume.name);
     let mut done = 0;
@@ -431,11 +522,7 @@ fn fill(
             true
         })
         .map_err(|error| Error::from(error).while_doing(format!("the volume {name}")))?;
-    if driver != "local" {
-        tools.volumes.unmount(&name, USE)?;
-        made.mounted.pop();
-    }
-    Ok(())
+    if local { Ok(()) } else { tools.volumes.unmount(&name, &r#use) }
 }
 
 /// Networks that are here already are used as they are.
@@ -443,7 +530,7 @@ fn make_networks(
     tools: &Tools<'_>,
     project: &Project,
     names: &Names,
-    made: &mut Made,
+    journal: &mut Journal,
 ) -> Result<Vec<String>> {
     let mut networks = Vec::new();
     for SavedNetwork { name, creation } in &project.networks {
@@ -463,8 +550,9 @@ fn make_networks(
                 labels.iter().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
             body["Labels"] = json!(names.labels(&labels.collect()));
         }
-        let made_now = tools.api.post("/networks/create", &body)?;
-        made.networks.push(made_now["Id"].as_str().unwrap_or(&name).to_owned());
+        let made = tools.api.post("/networks/create", &body)?;
+        let id = made["Id"].as_str().unwrap_or(&name).to_owned();
+        journal.note(|record| record.made.networks.push(id))?;
         networks.push(name);
     }
     Ok(networks)
@@ -477,7 +565,7 @@ fn make_container(
     mut settings: Value,
     names: &Names,
     ids: &BTreeMap<String, String>,
-    made: &mut Made,
+    journal: &mut Journal,
 ) -> Result<String> {
     // Who shares another's namespaces is told the other's new ID.
     for mode in ["NetworkMode", "IpcMode", "PidMode"] {
@@ -506,10 +594,17 @@ fn make_container(
         renamed_networks: networks.filter(|(old, new)| old != new).collect(),
         ..Changes::default()
     };
+    journal.note(|record| {
+        let image = saved.saved_image.clone();
+        record.made.containers.push(MadeContainer { name: name.clone(), image, id: None });
+    })?;
     let id = create(tools.api, &name, &creation(&container, &changes))
         .map_err(|error| error.while_doing(format!("making the container {name}")))?;
-    made.containers.push(id.clone());
-    present(tools.api, &id).map(|_| id)
+    tools.reach(Step::ContainerMade);
+    journal.note(|record| {
+        record.made.containers.last_mut().into_iter().for_each(|made| made.id = Some(id.clone()));
+    })?;
+    Ok(id)
 }
 
 /// What comes from another container (`--volumes-from`) is named itself: the other one's ID is of another engine, and beside what
@@ -586,27 +681,6 @@ fn forget_addresses(settings: &mut Value) {
     if let Some(config) = settings["Config"].as_object_mut() {
         config.remove("MacAddress");
     }
-}
-
-fn unmake(made: &Made, tools: &Tools<'_>) -> Result<()> {
-    let mut first = Ok(());
-    let mut note = |done: Result<()>| first = std::mem::replace(&mut first, Ok(())).and(done);
-    for container in &made.containers {
-        note(crate::relocate::remove(tools.api, container));
-    }
-    for volume in &made.mounted {
-        note(tools.volumes.unmount(volume, USE));
-    }
-    for volume in &made.volumes {
-        note(tools.api.delete(&format!("/volumes/{}", encode(volume))).map_err(Error::from));
-    }
-    for network in &made.networks {
-        note(tools.api.delete(&format!("/networks/{}", encode(network))).map_err(Error::from));
-    }
-    for image in &made.images {
-        note(tools.api.delete(&format!("/images/{}", encode(image))).map_err(Error::from));
-    }
-    first
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ pub fn survey(api: &Api, asked: &Asked<'_>) -> Result<Host> {
 fn wanted(api: &Api, names: &[String]) -> Result<BTreeSet<String>> {
     let mut ids = BTreeSet::new();
     for name in names {
-        ids.insert(crate::relocate::present(api, name)?.id().to_owned());
+        ids.insert(crate::engine::present(api, name)?.id().to_owned());
     }
     Ok(ids)
 }

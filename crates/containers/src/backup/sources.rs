@@ -3,9 +3,11 @@
 use super::document::SavedVolume;
 use super::{Asked, Tools};
 use crate::container::{Container, Mount};
+use crate::engine::present;
 use crate::error::{Error, Result};
 use crate::files::Layers;
-use crate::relocate::{Journal, Target, directory_inside, estimate_at, present};
+use crate::journal::{Journal, Target};
+use crate::relocate::{directory_inside, estimate_at};
 use docker::{Api, encode};
 use model::ErrorKind;
 use serde_json::Value;

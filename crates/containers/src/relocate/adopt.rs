@@ -1,12 +1,12 @@
 //! `adopt`: a volume of Docker's own driver, or a directory of the host, becomes a volume of ours.
 
-use super::engine;
-use super::journal::{Journal, NameGiven};
 use super::plan::{Holding, Moving, Plan, Source, check, kept_name};
 use super::rescue::estimate_at;
 use super::{Tools, apply};
 use crate::container::{Container, Mount};
+use crate::engine;
 use crate::error::{Error, Result};
+use crate::journal::{Journal, NameGiven};
 use crate::settings::Placed;
 use crate::volumes::Volumes;
 use docker::{Api, encode};
@@ -45,7 +45,7 @@ pub fn plan(api: &Api, volumes: &dyn Volumes, which: &str, r#as: Option<&str>) -
         if volumes.exists(&name)? {
             return Err(apply::taken(&name));
         }
-        if api.find::<Value>(&format!("/volumes/{}", encode(kept)))?.is_some() {
+        if engine::volume(api, "local", kept)?.is_some() {
             return Err(Error::new(
                 ErrorKind::Conflict,
                 format!("there is a volume {kept} already, maybe from an earlier adoption"),
@@ -189,14 +189,11 @@ fn name_for(
 }
 
 fn mountpoint(api: &Api, name: &str) -> Result<Option<PathBuf>> {
-    let found: Option<Value> = api.find(&format!("/volumes/{}", encode(name)))?;
-    Ok(found
-        .filter(|found| found["Driver"] == "local")
-        .and_then(|found| Some(found["Mountpoint"].as_str()?.into())))
+    Ok(engine::volume(api, "local", name)?.and_then(|found| Some(found["Mountpoint"].as_str()?.into())))
 }
 
 /// Removes a volume of Docker's own that has nothing in it; one that has something stays.
-fn remove_empty(api: &Api, name: &str) -> Result<()> {
+pub(crate) fn remove_empty(api: &Api, name: &str) -> Result<()> {
     let Some(path) = mountpoint(api, name)? else { return Ok(()) };
     let mut entries = std::fs::read_dir(&path).map_err(|error| Error::on(&path, &error))?;
     if entries.next().is_some() {
@@ -251,7 +248,7 @@ pub(super) fn give_name(tools: &Tools<'_>, journal: &mut Journal) -> Result<()> 
 }
 
 /// Undoes [`give_name`], however far it came.
-pub(super) fn take_name_back(given: &NameGiven, api: &Api, volumes: &dyn Volumes) -> Result<()> {
+pub(crate) fn take_name_back(given: &NameGiven, api: &Api, volumes: &dyn Volumes) -> Result<()> {
     let Some(kept) = mountpoint(api, &given.kept)? else { return Ok(()) };
     if inode(&kept)? != given.inode {
         // The directories have not changed places.

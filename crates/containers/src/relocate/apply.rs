@@ -1,13 +1,15 @@
 //! Doing what a plan says.
 
-use super::journal::{Holder, Journal, Phase, Record, Target};
 use super::plan::{Holding, Moving, Plan, Source, coming_name, directory, directory_inside};
-use super::recover::Outcome;
-use super::{Event, Step, Tools, adopt, engine, recover};
+use super::{Step, Tools, adopt};
 use crate::container::Container;
+use crate::engine;
 use crate::error::{Error, Result};
 use crate::files::Layers;
+use crate::journal::{Holder, Journal, Phase, Record, Target};
+use crate::recover::{self, Outcome};
 use crate::settings::{Changes, creation, differences};
+use crate::tools::Event;
 use model::ErrorKind;
 use serde::Serialize;
 use std::path::Path;
@@ -65,17 +67,6 @@ impl<'a> Copy<'a> {
         looked.map_err(|error| copy_failed(self.moving, &error))
     }
 
-    /// That it is what was copied, is read again from both sides: nothing that comes later could tell. It makes the pause longer.
-    fn prove(&self) -> Result<()> {
-        let found = self.mirror.differences().map_err(|error| copy_failed(self.moving, &error))?;
-        let Some(first) = found.first() else { return Ok(()) };
-        Err(Error::new(
-            ErrorKind::Internal,
-            format!("the copy is not what was copied: {} differences, the first: {first}", found.len()),
-            "report it, and try again: the copy is made anew",
-        ))
-    }
-
     fn sync(&self) -> Result<()> {
         self.mirror.sync().map_err(|error| copy_failed(self.moving, &error))
     }
@@ -88,15 +79,8 @@ impl<'a> Copy<'a> {
 pub fn apply(plan: &Plan, tools: &Tools<'_>) -> Result<Applied> {
     enough_room(plan, tools)?;
     let name = journal_name(plan);
-    let mut journal = Journal::begin(tools.journals, &name, record(plan, tools, &name))?;
-    let guard = match (tools.guard)(journal.path()) {
-        Ok(guard) => guard,
-        Err(error) => {
-            journal.end()?;
-            return Err(error);
-        }
-    };
-    (tools.at)(Step::Journaled);
+    let (mut journal, guard) = tools.begin(&name, record(plan, tools, &name))?;
+    tools.reach(Step::Journaled);
     let outcome = switch(plan, tools, &mut journal);
     let outcome = match outcome {
         Ok(applied) => {
@@ -110,23 +94,16 @@ pub fn apply(plan: &Plan, tools: &Tools<'_>) -> Result<Applied> {
 }
 
 fn undo(error: Error, tools: &Tools<'_>, journal: Journal) -> Error {
-    (tools.say)(Event::Stage("bringing everything back as it was".to_owned()));
+    tools.stage("bringing everything back as it was");
     let path = journal.path().to_owned();
-    match recover(journal, tools.api, tools.volumes) {
+    match recover::recover(journal, tools.api, tools.volumes) {
         Ok(Outcome::Undone) => error.with_state(
             "everything is as it was before: the containers, and all of their data; the volumes that were made are in the trash",
         ),
         Ok(Outcome::Finished) => {
             error.with_state("the data is on the new volumes, and the containers are: this failed afterwards")
         }
-        Err(undo) => Error {
-            state: format!(
-                "all data is there, and clearing up could not be finished yet: {undo}. {} says what was begun",
-                path.display()
-            ),
-            next: "`everhold rescue --recover` goes on with it".to_owned(),
-            ..error
-        },
+        Err(undo) => recover::left(error, &undo, &path),
     }
 }
 
@@ -179,13 +156,13 @@ fn size_for(bytes: u64) -> u64 {
 
 fn switch(plan: &Plan, tools: &Tools<'_>, journal: &mut Journal) -> Result<Applied> {
     let mut copies = open_volumes(plan, tools, journal)?;
-    (tools.at)(Step::Mounted);
+    tools.reach(Step::Mounted);
     first_look(&mut copies, plan, tools)?;
-    (tools.at)(Step::Copied);
+    tools.reach(Step::Copied);
     make_containers(plan, tools, journal)?;
-    (tools.at)(Step::ContainersMade);
+    tools.reach(Step::ContainersMade);
     carry_layers(plan, tools, journal, &mut copies)?;
-    (tools.say)(Event::Stage("copying what changes meanwhile".to_owned()));
+    tools.stage("copying what changes meanwhile");
     for _ in 0..LOOKS {
         let mut written = 0;
         for copy in &mut copies {
@@ -197,7 +174,7 @@ fn switch(plan: &Plan, tools: &Tools<'_>, journal: &mut Journal) -> Result<Appli
         }
     }
 
-    (tools.say)(Event::Stage("pausing for the last difference".to_owned()));
+    tools.stage("pausing for the last difference");
     no_strangers(plan, tools)?;
     journal.note(|record| record.phase = Phase::Paused)?;
     let began = Instant::now();
@@ -205,21 +182,18 @@ fn switch(plan: &Plan, tools: &Tools<'_>, journal: &mut Journal) -> Result<Appli
         engine::pause(tools.api, &holding.id)?;
     }
     unchanged(plan, tools)?;
-    (tools.at)(Step::Paused);
+    tools.reach(Step::Paused);
     let mut bytes_while_paused = 0;
     for copy in &mut copies {
         bytes_while_paused += copy.last_pass()?.bytes_written;
-    }
-    for copy in &copies {
-        copy.prove()?;
     }
     carry_opaque(plan, tools, journal)?;
     for copy in &copies {
         copy.sync()?;
     }
-    (tools.at)(Step::Settled);
+    tools.reach(Step::Settled);
     journal.note(|record| record.phase = Phase::Switching)?;
-    (tools.at)(Step::Switching);
+    tools.reach(Step::Switching);
     let paused = end_old(plan, tools, began)?;
     // Open directories of a volume would keep it from being unmounted.
     drop(copies);
@@ -233,13 +207,13 @@ fn switch(plan: &Plan, tools: &Tools<'_>, journal: &mut Journal) -> Result<Appli
     }
     well(start_new(plan, tools, journal), journal)?;
     let away = began.elapsed().as_secs_f64();
-    (tools.at)(Step::Started);
+    tools.reach(Step::Started);
     journal.note(|record| record.phase = Phase::Started)?;
-    (tools.at)(Step::StartNoted);
+    tools.reach(Step::StartNoted);
     well(watch(plan, tools, journal), journal)?;
     journal.note(|record| record.phase = Phase::Done)?;
-    (tools.at)(Step::Done);
-    recover::put_away(&journal.record, tools.api, tools.volumes)?;
+    tools.reach(Step::Done);
+    recover::put_away(&journal.record, tools.volumes)?;
     Ok(Applied {
         // One that has taken over a name is not called what the plan says any more.
         volumes: journal.record.targets.iter().map(|target| target.name.clone()).collect(),
@@ -304,7 +278,7 @@ fn copy_failed(moving: Option<&Moving>, error: &tree::Error) -> Error {
 }
 
 fn open_volumes<'a>(plan: &'a Plan, tools: &Tools<'_>, journal: &mut Journal) -> Result<Vec<Copy<'a>>> {
-    (tools.say)(Event::Stage("making the volumes".to_owned()));
+    tools.stage("making the volumes");
     for moving in &plan.moves {
         let made = !tools.volumes.exists(&moving.volume)?;
         journal.note(|record| record.targets.push(Target { name: moving.volume.clone(), made }))?;
@@ -321,7 +295,7 @@ fn open_volumes<'a>(plan: &'a Plan, tools: &Tools<'_>, journal: &mut Journal) ->
             return Err(error);
         }
     }
-    (tools.at)(Step::VolumesMade);
+    tools.reach(Step::VolumesMade);
     let mut copies = Vec::new();
     for moving in &plan.moves {
         let to = tools.volumes.mount(&moving.volume, &journal.record.r#use)?;
@@ -353,7 +327,7 @@ pub(super) fn taken(volume: &str) -> Error {
 }
 
 fn first_look(copies: &mut [Copy<'_>], plan: &Plan, tools: &Tools<'_>) -> Result<()> {
-    (tools.say)(Event::Stage("copying while the containers go on".to_owned()));
+    tools.stage("copying while the containers go on");
     let total: u64 = plan.moves.iter().map(|moving| moving.bytes).sum();
     let mut before = 0;
     let half = std::cell::Cell::new(false);
@@ -362,7 +336,7 @@ fn first_look(copies: &mut [Copy<'_>], plan: &Plan, tools: &Tools<'_>) -> Result
             let done = before + progress.bytes_read;
             if !half.get() && done * 2 >= total {
                 half.set(true);
-                (tools.at)(Step::Copying);
+                tools.reach(Step::Copying);
             }
             (tools.say)(Event::Copied { done, total: total.max(done) });
         });
@@ -383,7 +357,7 @@ fn changes(api: &docker::Api, holding: &Holding) -> Result<Changes> {
 }
 
 fn make_containers(plan: &Plan, tools: &Tools<'_>, journal: &mut Journal) -> Result<()> {
-    (tools.say)(Event::Stage("making the new containers".to_owned()));
+    tools.stage("making the new containers");
     if plan.name_kept_as.is_none() {
         for moving in &plan.moves {
             engine::introduce(tools.api, &moving.volume, tools.volumes.driver())?;
@@ -394,7 +368,7 @@ fn make_containers(plan: &Plan, tools: &Tools<'_>, journal: &mut Journal) -> Res
         let coming = coming_name(&holding.name);
         let new = engine::create(tools.api, &coming, &creation(&holding.container, &changes))
             .map_err(|error| error.while_doing(format!("making the new container {}", holding.name)))?;
-        (tools.at)(Step::ContainerMade);
+        tools.reach(Step::ContainerMade);
         journal.note(|record| record.holders[index].new = Some(new.clone()))?;
         let made = engine::present(tools.api, &new)?;
         let different = differences(&holding.container, &made, &changes);
@@ -444,11 +418,11 @@ fn end_old(plan: &Plan, tools: &Tools<'_>, began: Instant) -> Result<f64> {
         }
     }
     let paused = began.elapsed().as_secs_f64();
-    (tools.at)(Step::Ended);
+    tools.reach(Step::Ended);
     for holding in &plan.holders {
         engine::rename(tools.api, &holding.id, &holding.kept)?;
     }
-    (tools.at)(Step::NamesGiven);
+    tools.reach(Step::NamesGiven);
     Ok(paused)
 }
 
@@ -464,7 +438,7 @@ fn name_new(plan: &Plan, tools: &Tools<'_>, journal: &Journal) -> Result<()> {
     for (holding, holder) in plan.holders.iter().zip(&journal.record.holders) {
         engine::rename(tools.api, holder.new.as_deref().unwrap_or_default(), &holding.name)?;
     }
-    (tools.at)(Step::NamesTaken);
+    tools.reach(Step::NamesTaken);
     Ok(())
 }
 
@@ -482,7 +456,7 @@ fn start_new(plan: &Plan, tools: &Tools<'_>, journal: &Journal) -> Result<()> {
 fn watch(plan: &Plan, tools: &Tools<'_>, journal: &Journal) -> Result<()> {
     let news = plan.holders.iter().zip(&journal.record.holders).filter(|(holding, _)| holding.running);
     let began = Instant::now();
-    (tools.say)(Event::Stage("seeing whether the containers are well".to_owned()));
+    tools.stage("seeing whether the containers are well");
     for (holding, holder) in news {
         let new = holder.new.as_deref().unwrap_or_default();
         loop {

@@ -1,17 +1,15 @@
 //! `rescue`: data from a container's writable layer, or from an anonymous volume, to a volume of ours.
 
-use super::engine;
 use super::plan::{
     Holding, Moving, Plan, Source, check, directory, directory_inside, kept_name, mounts_below,
 };
 use crate::container::{Container, Mount};
+use crate::engine;
 use crate::error::{Error, Result};
 use crate::settings::Placed;
 use crate::volumes::Volumes;
-use docker::{Api, encode};
+use docker::Api;
 use model::ErrorKind;
-use serde::Serialize;
-use serde_json::{Value, json};
 use std::path::{Component, Path, PathBuf};
 
 const VERB: &str = "rescue";
@@ -238,136 +236,5 @@ fn note(plan: &mut Plan, container: &Container, placed: &[Placed]) {
     }
     if !container.is_running() {
         plan.notes.push(format!("{} does not run, and will not: only its data is moved", container.name()));
-    }
-}
-
-/// What `--discard-old` or `--undo` did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Changed {
-    /// The container that has the name now.
-    pub container: String,
-    /// Containers that were removed for good.
-    pub removed: Vec<String>,
-    /// Containers that are kept under these names, stopped.
-    pub kept: Vec<String>,
-}
-
-/// The container that has the name, and the old one that is kept beside it.
-fn pair(api: &Api, name: &str) -> Result<(Container, Container)> {
-    let new = engine::present(api, name)?;
-    for verb in [VERB, "adopt"] {
-        if let Some(old) = engine::inspect(api, &kept_name(new.name(), verb))? {
-            return Ok((new, old));
-        }
-    }
-    Err(Error::new(
-        ErrorKind::NotFound,
-        format!("no old container is kept for {}", new.name()),
-        "there is nothing left to do",
-    ))
-}
-
-/// Removes the old container of a rescue or an adoption, and the anonymous volumes that nobody else uses, for good.
-///
-/// # Errors
-/// No such container, or the engine's.
-pub fn discard_old(api: &Api, name: &str) -> Result<Changed> {
-    let (new, old) = pair(api, name)?;
-    if old.is_running() {
-        return Err(Error::new(
-            ErrorKind::InUse,
-            format!("{} runs", old.name()),
-            format!("see which of {} and {} is the right one, and stop the other", old.name(), new.name()),
-        ));
-    }
-    api.delete(&format!("/containers/{}?v=true", encode(old.id())))?;
-    Ok(Changed { container: new.name().to_owned(), removed: vec![old.name().to_owned()], kept: Vec::new() })
-}
-
-/// The restart policy that the pair's name has: the one of which it was taken off has none.
-fn policy_of(new: &Container, old: &Container) -> Value {
-    let policy = |container: &Container| container.document()["HostConfig"]["RestartPolicy"].clone();
-    match policy(new)["Name"].as_str() {
-        None | Some("" | "no") => policy(old),
-        Some(_) => policy(new),
-    }
-}
-
-/// Of several containers that were adopted with one volume, one that runs on would write where the others don't look any more.
-fn none_is_left_behind(api: &Api, new: &Container, old: &Container) -> Result<()> {
-    let volumes = |container: &Container| {
-        container.mounts().into_iter().filter_map(|mount| mount.name).collect::<Vec<_>>()
-    };
-    let had = volumes(old);
-    let shared: Vec<String> = volumes(new).into_iter().filter(|name| !had.contains(name)).collect();
-    let listed: Vec<Value> = api.get("/containers/json")?;
-    for id in listed.iter().filter_map(|container| container["Id"].as_str()).filter(|id| *id != new.id()) {
-        let Some(other) = Container::find(api, id)? else { continue };
-        if let Some(volume) = volumes(&other).into_iter().find(|name| shared.contains(name)) {
-            return Err(Error::new(
-                ErrorKind::InUse,
-                format!("the container {} runs on {volume} too, and would go on writing there", other.name()),
-                format!(
-                    "`docker stop {0}`, then go back with each of them, then `docker start {0}`",
-                    other.name()
-                ),
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Gives the old container of a rescue or an adoption its name back, and starts it if the new one runs. The new one is kept
-/// under another name, stopped, with its volumes.
-///
-/// # Errors
-/// No such container; another one runs on the new volumes; or the engine's.
-pub fn bring_back(api: &Api, name: &str) -> Result<Changed> {
-    let (new, old) = pair(api, name)?;
-    let name = new.name().to_owned();
-    let aside = format!("{name}-rescued");
-    none_is_left_behind(api, &new, &old)?;
-    let policy = policy_of(&new, &old);
-    let ran = new.is_running();
-    let back = || -> Result<()> {
-        // The old one has it first: should this be ended in between, it is not lost.
-        engine::set_restart_policy(api, old.id(), &policy)?;
-        engine::set_restart_policy(api, new.id(), &json!({ "Name": "no" }))?;
-        engine::stop(api, new.id())?;
-        engine::rename(api, new.id(), &aside)?;
-        engine::rename(api, old.id(), &name)?;
-        if ran { engine::start(api, old.id()) } else { Ok(()) }
-    };
-    if let Err(error) = back() {
-        // The one that ran, runs on.
-        let undone = engine::rename(api, old.id(), old.name())
-            .and_then(|()| engine::rename(api, new.id(), &name))
-            .and_then(|()| engine::set_restart_policy(api, new.id(), &policy))
-            .and_then(|()| engine::set_restart_policy(api, old.id(), &json!({ "Name": "no" })))
-            .and_then(|()| if ran { engine::start(api, new.id()) } else { Ok(()) });
-        let state = match undone {
-            Ok(()) => format!("{name} is the one on the volumes, as before"),
-            Err(undo) => {
-                format!("neither could be brought back: {undo}; both containers and all data are there")
-            }
-        };
-        return Err(error.with_state(state));
-    }
-    Ok(Changed { container: name, removed: Vec::new(), kept: vec![aside] })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_restart_policy_is_found_wherever_it_is() {
-        let with = |name: &str| {
-            Container::from_document(json!({ "HostConfig": { "RestartPolicy": { "Name": name } } }))
-        };
-        for (new, old) in [("always", "no"), ("always", "always"), ("no", "always"), ("", "always")] {
-            assert_eq!(policy_of(&with(new), &with(old))["Name"], "always", "{new} {old}");
-        }
-        assert_eq!(policy_of(&with("no"), &with("no"))["Name"], "no");
     }
 }

@@ -3,14 +3,13 @@
 mod kept;
 mod place;
 
-use super::relocation::{DaemonVolumes, engine, fault, journals, problem, stand_by};
+use super::relocation::{DaemonVolumes, engine, problem, show, with_tools};
 use super::{Outcome, Session};
 use crate::config::Overrides;
 use crate::output::human::{size, time};
 use crate::output::progress::Bar;
 use crate::output::{Output, Tone, plain};
 use clap::Subcommand;
-use containers::relocate::Event;
 use containers::{backup, restore};
 use engine::Clock;
 use kept::{Source, Target};
@@ -105,13 +104,6 @@ impl Command {
     }
 }
 
-fn show(bar: &Bar, event: Event) {
-    match event {
-        Event::Stage(stage) => bar.stage(&stage),
-        Event::Copied { done, total } => bar.far(done, total),
-    }
-}
-
 impl Backup {
     fn run(self, session: &Session, socket: Option<&Path>) -> Outcome {
         let config = super::load(&self.overrides, socket)?;
@@ -134,24 +126,16 @@ impl Backup {
             longest_pause: self.max_pause,
             by: concat!("everhold ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
-        let bar = Bar::new();
-        let tools = backup::Tools {
-            api: &api,
-            volumes: &volumes,
-            journals: &journals(&config),
-            at: &|step| fault(step.name()),
-            guard: &|journal| stand_by(journal, &config),
-            say: &|event| show(&bar, event),
-            now: &|| ::engine::SystemClock.now(),
-        };
-        let made = backup::backup(&asked, &tools);
-        bar.clear();
+        let made = with_tools(&config, &api, &volumes, backup::Step::name, |tools| {
+            backup::backup(&asked, tools, &|| ::engine::SystemClock.now())
+        });
         let mut made = made.map_err(problem)?;
         if let Some(target) = target {
             made.file = target.store(&made, asked.project.as_deref())?.into();
         }
         session.out.show(&made, |out| say_backed_up(out, &made))?;
-        Ok(ExitCode::SUCCESS)
+        // The backup is there and whole, and yet somebody has to look.
+        Ok(if made.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
@@ -170,6 +154,9 @@ fn say_backed_up(out: &Output, made: &backup::BackedUp) {
         listed(&made.volumes)
     ));
     say_notes(out, &made.notes);
+    for failed in &made.failed {
+        out.line(&format!("{} afterwards: {}", out.tone("failed  ", Tone::Bad), plain(failed)));
+    }
 }
 
 fn listed(names: &[String]) -> String {
@@ -194,10 +181,8 @@ impl Restore {
             volume_driver: self.volume_driver,
             no_start: self.no_start,
         };
-        let bar = Bar::new();
-        let tools = restore::Tools { api: &api, volumes: &volumes, say: &|event| show(&bar, event) };
-        let restored = restore::restore(&asked, &tools);
-        bar.clear();
+        let restored =
+            with_tools(&config, &api, &volumes, restore::Step::name, |tools| restore::restore(&asked, tools));
         let restored = restored.map_err(problem)?;
         session.out.show(&restored, |out| {
             out.line(&format!(

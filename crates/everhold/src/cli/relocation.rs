@@ -1,4 +1,4 @@
-//! What `rescue` and `adopt` have in common: the daemon's volumes, the process that stands by, and how plans and results read.
+//! What verbs on whole containers have in common: the daemon's volumes, the process that stands by, and how plans and results read.
 
 use super::{Outcome, Session};
 use crate::config::Config;
@@ -7,8 +7,8 @@ use crate::output::progress::Bar;
 use crate::output::{Output, Tone, plain};
 use api::Client;
 use api::v1::{Attach, Create, Problem};
-use containers::relocate::{self, Applied, Event, Plan, Source, Tools};
-use containers::{Error, Volumes};
+use containers::relocate::{self, Applied, Plan, Source};
+use containers::{Error, Event, Journal, Tools, Volumes};
 use docker::Api;
 use model::ErrorKind;
 use std::io::Read;
@@ -146,7 +146,7 @@ impl Drop for StandBy {
     }
 }
 
-pub fn stand_by(journal: &Path, config: &Config) -> Result<Box<dyn Send>, Error> {
+fn stand_by(journal: &Path, config: &Config) -> Result<Box<dyn Send>, Error> {
     let failed = |error: std::io::Error| {
         Error::new(
             ErrorKind::Internal,
@@ -199,9 +199,9 @@ impl StandByArgs {
 }
 
 fn settle(journal: &Path, config: &Config) -> Result<(), Error> {
-    let Some(journal) = relocate::Journal::take_over(journal)? else { return Ok(()) };
+    let Some(journal) = Journal::take_over(journal)? else { return Ok(()) };
     let api = engine(&journal.record.engine)?;
-    relocate::recover(journal, &api, &DaemonVolumes::new(config)?).map(drop)
+    containers::recover(journal, &api, &DaemonVolumes::new(config)?).map(drop)
 }
 
 /// Where tests end a process; in a release build, nowhere.
@@ -211,7 +211,7 @@ fn faults() -> impl Iterator<Item = String> {
 }
 
 /// At a point of this name. `wait-NAME` stops the process there until it is told to go on (SIGCONT).
-pub fn fault(name: &str) {
+fn fault(name: &str) {
     for fault in faults() {
         if fault == name {
             std::process::abort();
@@ -230,11 +230,41 @@ pub fn fault(name: &str) {
 /// The first that could not be cleared up yet.
 pub fn settle_all(config: &Config) -> Result<(), Error> {
     let volumes = DaemonVolumes::new(config)?;
-    for (name, outcome) in relocate::recover_all(&journals(config), &|socket| engine(socket), &volumes)? {
+    for (name, outcome) in containers::recover_all(&journals(config), &|socket| engine(socket), &volumes)? {
         let outcome = outcome.map_err(|error| error.while_doing(&name))?;
         tracing::info!(relocation = name, ?outcome, "an interrupted relocation is cleared up");
     }
     Ok(())
+}
+
+/// A verb with all that it works with: it says how it goes, and is looked after by a process that stands by. `name` is that of
+/// its points.
+pub fn with_tools<Step, T>(
+    config: &Config,
+    api: &Api,
+    volumes: &DaemonVolumes,
+    name: fn(Step) -> &'static str,
+    verb: impl FnOnce(&Tools<'_, Step>) -> T,
+) -> T {
+    let bar = Bar::new();
+    let done = verb(&Tools {
+        api,
+        volumes,
+        journals: &journals(config),
+        at: &|step| fault(name(step)),
+        guard: &|journal| stand_by(journal, config),
+        say: &|event| show(&bar, event),
+    });
+    bar.clear();
+    done
+}
+
+/// On the terminal.
+pub fn show(bar: &Bar, event: Event) {
+    match event {
+        Event::Stage(stage) => bar.stage(&stage),
+        Event::Copied { done, total } => bar.far(done, total),
+    }
 }
 
 /// Does what a plan says, and says how it goes.
@@ -245,21 +275,9 @@ pub fn apply(
     volumes: &DaemonVolumes,
     plan: &Plan,
 ) -> Result<Applied, Problem> {
-    let bar = Bar::new();
-    let tools = Tools {
-        api,
-        volumes,
-        journals: &journals(config),
-        at: &|step| fault(step.name()),
-        guard: &|journal| stand_by(journal, config),
-        say: &|event| match event {
-            Event::Stage(stage) => bar.stage(&stage),
-            Event::Copied { done, total } => bar.far(done, total),
-        },
-    };
-    let applied = relocate::apply(plan, &tools);
-    bar.clear();
-    let applied = applied.map_err(problem)?;
+    let applied =
+        with_tools(config, api, volumes, relocate::Step::name, |tools| relocate::apply(plan, tools))
+            .map_err(problem)?;
     session.out.show(&applied, |out| say_applied(out, plan, &applied))?;
     Ok(applied)
 }

@@ -1,11 +1,11 @@
 //! `everhold rescue`: data that would go with its container, moved to a volume.
 
-use super::relocation::{DaemonVolumes, apply, engine, journals, problem, say_plan};
+use super::relocation::{DaemonVolumes, apply, engine, journals, problem, say_plan, with_tools};
 use super::{Outcome, Session};
 use crate::config::{Config, Overrides};
 use crate::output::plain;
 use api::v1::Problem;
-use containers::relocate::{self, Asked};
+use containers::relocate::{self, Asked, SwapStep};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -35,7 +35,7 @@ pub struct Rescue {
     /// Remove the old container, for good
     #[arg(long, group = "what", conflicts_with_all = ["paths", "volume"])]
     discard_old: bool,
-    /// Finish or undo what interrupted rescues and adoptions left
+    /// Finish or undo what interrupted rescues, adoptions, backups and restores left
     #[arg(long, group = "what", conflicts_with_all = ["paths", "volume", "container"])]
     recover: bool,
     #[command(flatten)]
@@ -46,7 +46,7 @@ pub struct Rescue {
 #[derive(Debug, Serialize)]
 struct Recovered {
     relocation: String,
-    outcome: Option<relocate::Outcome>,
+    outcome: Option<containers::Outcome>,
     problem: Option<Problem>,
 }
 
@@ -59,12 +59,12 @@ impl Rescue {
         }
         let container = self.container.clone().unwrap_or_default();
         let api = engine(&config.docker_socket).map_err(problem)?;
+        let volumes = DaemonVolumes::new(&config).map_err(problem)?;
         if self.undo || self.discard_old {
-            let changed = if self.undo {
-                relocate::bring_back(&api, &container)
-            } else {
-                relocate::discard_old(&api, &container)
-            };
+            let changed = with_tools(&config, &api, &volumes, SwapStep::name, |tools| match self.undo {
+                true => relocate::bring_back(tools, &container),
+                false => relocate::discard_old(tools, &container),
+            });
             let changed = changed.map_err(problem)?;
             session.out.show(&changed, |out| {
                 for removed in &changed.removed {
@@ -79,7 +79,6 @@ impl Rescue {
             })?;
             return Ok(ExitCode::SUCCESS);
         }
-        let volumes = DaemonVolumes::new(&config).map_err(problem)?;
         let mut paths = self.paths.clone();
         if paths.is_empty() {
             paths = super::audit::at_stake(&api, &config, &container).map_err(problem)?;
@@ -101,7 +100,7 @@ impl Rescue {
 fn recover(session: &Session, config: &Config) -> Outcome {
     let volumes = DaemonVolumes::new(config).map_err(problem)?;
     let all =
-        relocate::recover_all(&journals(config), &|socket| engine(socket), &volumes).map_err(problem)?;
+        containers::recover_all(&journals(config), &|socket| engine(socket), &volumes).map_err(problem)?;
     let all: Vec<Recovered> = all
         .into_iter()
         .map(|(relocation, outcome)| match outcome {
@@ -112,10 +111,8 @@ fn recover(session: &Session, config: &Config) -> Outcome {
     session.out.show(&all, |out| {
         for one in &all {
             let what = match one.outcome {
-                Some(relocate::Outcome::Finished) => {
-                    "was finished: the containers run on their new volumes".to_owned()
-                }
-                Some(relocate::Outcome::Undone) => "was undone: the old containers are back".to_owned(),
+                Some(containers::Outcome::Finished) => "was finished".to_owned(),
+                Some(containers::Outcome::Undone) => "was undone: all is as it was before".to_owned(),
                 None => one.problem.as_ref().map_or_else(String::new, |problem| plain(&problem.detail)),
             };
             out.line(&format!("{}: {what}", plain(&one.relocation)));

@@ -1,112 +1,15 @@
 //! Backups of whole containers: one instant, every byte checked, restored where nothing was.
 
+use crate::host::{
+    SOON, Waiting, answers, assert_same, file, inspect, mariadb, mariadb_answers, network, running,
+    settings_and_mounts, settled, start_mariadb,
+};
 use crate::postgres::{self, Writer};
 use crate::{volumes, with_docker, with_vault_keys};
 use serde_json::Value;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-use testkit::{BUSYBOX, POSTGRES, S3Server, Sandbox, output_of, until};
-
-// An engine waits half a minute for each plugin of another sandbox whose daemon is dead just then.
-const SOON: Duration = Duration::from_secs(180);
-
-fn inspect(sandbox: &Sandbox, container: &str) -> Value {
-    let text = sandbox.docker(&["inspect", container]);
-    serde_json::from_str::<Value>(&text).unwrap()[0].take()
-}
-
-fn settings(sandbox: &Sandbox, container: &str) -> Value {
-    let mut found = inspect(sandbox, container);
-    let short = found["Id"].as_str().unwrap()[..12].to_owned();
-    let hostname = found["Config"]["Hostname"].clone();
-    for network in found["NetworkSettings"]["Networks"].as_object_mut().unwrap().values_mut() {
-        let endpoint = network.as_object_mut().unwrap();
-        endpoint.retain(|key, _| ["IPAMConfig", "Aliases", "Links", "DriverOpts"].contains(&key.as_str()));
-        if let Some(aliases) = endpoint["Aliases"].as_array_mut() {
-            // The engine adds both.
-            aliases.retain(|alias| *alias != short.as_str() && *alias != hostname);
-        }
-    }
-    let config = found["Config"].as_object_mut().unwrap();
-    // The image has the writable layer in it.
-    config.remove("Image");
-    let mounts: Vec<Value> = found["Mounts"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|mount| serde_json::json!([mount["Type"], mount["Name"], mount["Destination"], mount["RW"]]))
-        .collect();
-    let mut mounts = mounts;
-    mounts.sort_by_key(Value::to_string);
-    found["HostConfig"].as_object_mut().unwrap().remove("Binds");
-    plain(serde_json::json!({
-        "config": found["Config"], "host": found["HostConfig"], "path": found["Path"], "args": found["Args"],
-        "networks": found["NetworkSettings"]["Networks"], "mounts": mounts,
-    }))
-}
-
-/// Without what says nothing, which engines say in many ways.
-fn plain(value: Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            let plain = map.into_iter().map(|(key, value)| (key, plain(value)));
-            let nothing = [
-                Value::Null,
-                false.into(),
-                0.into(),
-                "".into(),
-                Value::Array(Vec::new()),
-                Value::Object(Default::default()),
-            ];
-            Value::Object(plain.filter(|(_, value)| !nothing.contains(value)).collect())
-        }
-        other => other,
-    }
-}
-
-/// The first path in which two documents differ.
-#[track_caller]
-fn assert_same(was: &Value, is: &Value, path: &str) {
-    if let (Value::Object(one), Value::Object(other)) = (was, is) {
-        for key in one.keys().chain(other.keys()) {
-            let null = Value::Null;
-            assert_same(
-                one.get(key).unwrap_or(&null),
-                other.get(key).unwrap_or(&null),
-                &format!("{path}/{key}"),
-            );
-        }
-    } else {
-        assert_eq!(was, is, "{path}");
-    }
-}
-
-fn answers(sandbox: &Sandbox, name: &str) {
-    until("PostgreSQL answers", SOON, || {
-        sandbox
-            .try_docker(&["exec", name, "psql", "-h", "/var/run/postgresql", "-qc", "select 1"])
-            .status
-            .success()
-    });
-}
-
-fn file(sandbox: &Sandbox, name: &str) -> (PathBuf, String) {
-    let path = sandbox.dir().join(name);
-    let text = path.display().to_string();
-    (path, text)
-}
-
-fn running(sandbox: &Sandbox, container: &str) -> bool {
-    let state = &inspect(sandbox, container)["State"];
-    state["Running"] == true && state["Paused"] == false
-}
-
-fn settled(sandbox: &Sandbox) -> bool {
-    let entries = std::fs::read_dir(sandbox.state().join("relocations"));
-    let json = |entry: &std::fs::DirEntry| entry.path().extension().is_some_and(|end| end == "json");
-    entries.map_or(0, |entries| entries.flatten().filter(json).count()) == 0
-}
+use testkit::{BUSYBOX, POSTGRES, REDIS, S3Server, Sandbox, output_of, until};
 
 /// A container with something in its layer, in a local volume, in one of ours, and in an anonymous one.
 fn busy_box(sandbox: &Sandbox, name: &str, more: &[&str]) {
@@ -151,7 +54,7 @@ fn one_container_is_as_it_was_with_all_it_had() {
     assert!(inside.contains("is whole") && inside.contains("volume one-ours"), "{inside}");
 
     // Beside the one that runs, under another name.
-    let was = settings(&sandbox, "one");
+    let was = settings_and_mounts(&sandbox, "one");
     let (code, told) = sandbox.fails(&["container", "restore", &to]);
     assert!(
         code == 4 && told.contains("there is a container one already") && told.contains("--as"),
@@ -173,7 +76,7 @@ fn one_container_is_as_it_was_with_all_it_had() {
     sandbox.docker(&["rm", "-f", "-v", "one"]);
     sandbox.docker(&["volume", "rm", "local", "one-ours"]);
     sandbox.ok(&["container", "restore", &to, "--no-start"]);
-    assert_eq!(settings(&sandbox, "one"), was);
+    assert_eq!(settings_and_mounts(&sandbox, "one"), was);
     let numbers = sandbox.shell(&["-v", "local:/l", "-v", "one-ours:/o"], "cat /l/n /o/n");
     let numbers: Vec<u64> = numbers.lines().map(|line| line.parse().unwrap()).collect();
     // The second is written right after the first.
@@ -294,7 +197,11 @@ fn a_project_is_restored_on_a_fresh_engine() {
         sandbox.try_docker(&["exec", &web, "cat", "/srv/page"]).status.success()
     });
 
-    let was = [settings(&sandbox, &db), settings(&sandbox, &cache), settings(&sandbox, &web)];
+    let was = [
+        settings_and_mounts(&sandbox, &db),
+        settings_and_mounts(&sandbox, &cache),
+        settings_and_mounts(&sandbox, &web),
+    ];
     let (_, to) = file(&sandbox, "shop.tar");
     let made = sandbox.json(&["container", "backup", "--project", "shop", "--to", &to]);
     assert_eq!(made["containers"].as_array().unwrap().len(), 3, "{made}");
@@ -310,7 +217,7 @@ fn a_project_is_restored_on_a_fresh_engine() {
     assert_eq!(postgres::sql(&sandbox, &db, "select n from t"), "7");
 
     for (name, was) in [&db, &cache, &web].into_iter().zip(&was) {
-        assert_same(was, &settings(&sandbox, name), name);
+        assert_same(was, &settings_and_mounts(&sandbox, name), name);
     }
     assert_eq!(sandbox.docker(&["exec", &cache, "cat", "/cache/x"]), "cached");
     until("the page is served", SOON, || {
@@ -407,7 +314,6 @@ fn bad_input_and_damage_are_refused_before_anything_is_touched() {
         (&["container", "backup", "--project", "none", "--to", &to], 3, "no container belongs to"),
         (&["container", "backup", "small", "--to", "/nowhere/x.tar"], 3, "/nowhere"),
         (&["container", "backup", "small", "--to", &to, "--pre", "exit 3"], 1, "exit status 3"),
-        (&["container", "backup", "small", "--to", &to, "--post", "exit 4"], 1, "exit status 4"),
         (&["container", "backup", "small", "--to", &to, "--pre", "postgres"], 1, "psql"),
         (&["container", "restore", "/nowhere/x.tar"], 3, "/nowhere/x.tar"),
         (&["container", "restore", "/etc/passwd"], 2, "not a bundle"),
@@ -416,6 +322,12 @@ fn bad_input_and_damage_are_refused_before_anything_is_touched() {
         assert!(exit == code && told.contains(said), "{words:?}: {exit}: {told}");
         assert!(running(&sandbox, "small") && settled(&sandbox) && !path.exists(), "{words:?}");
     }
+    // What fails afterwards is told, and the instant was taken before.
+    let output = sandbox.run(&["container", "backup", "small", "--to", &to, "--post", "exit 4"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.code() == Some(1) && said.contains("exit status 4"), "{said}");
+    sandbox.ok(&["container", "check", &to]);
+    std::fs::remove_file(&path).unwrap();
     sandbox.ok(&["container", "backup", "small", "--to", &to, "--image-by-reference"]);
     let whole = std::fs::read(&path).unwrap();
     let (cut, cut_text) = file(&sandbox, "cut.tar");
@@ -479,7 +391,7 @@ fn what_can_not_be_finished_is_removed_again() {
     assert!(!sandbox.docker(&["volume", "ls", "-q"]).lines().any(|name| name == "local"));
     std::fs::remove_file(&device).unwrap();
     let (_, told) = sandbox.fails(&["container", "restore", &to, "--as", "other"]);
-    assert!(told.contains("starting other") && told.contains("nothing is left"), "{told}");
+    assert!(told.contains("starting other") && told.contains("are in the trash"), "{told}");
     assert!(!sandbox.docker_volumes().contains("other"));
     assert_eq!(sandbox.docker(&["ps", "-aq"]), "");
     assert_eq!(sandbox.docker(&["images", "-q", "everhold-backup/und"]), "");
@@ -489,6 +401,151 @@ fn what_can_not_be_finished_is_removed_again() {
     sandbox.ok(&["container", "restore", &to, "--as", "plain", "--volume-driver", "local"]);
     assert_eq!(sandbox.docker(&["exec", "plain", "cat", "/o/file"]), "o");
     std::fs::remove_file(&device).unwrap();
+}
+
+#[test]
+fn a_restore_that_is_killed_leaves_all_or_nothing() {
+    let sandbox = with_docker(&["busybox"]);
+    network(&sandbox, "whole-net");
+    busy_box(&sandbox, "whole", &["--network", "whole-net"]);
+    let (_, to) = file(&sandbox, "whole.tar");
+    sandbox.ok(&["container", "backup", "whole", "--to", &to]);
+    let local = || sandbox.docker(&["volume", "ls", "-q", "--filter", "driver=local"]);
+    let clear = || {
+        sandbox.docker(&["rm", "-f", "whole"]);
+        // The anonymous one, too: it was named when it was restored.
+        sandbox.docker(&[&["volume", "rm", "whole-ours"][..], &local().lines().collect::<Vec<_>>()].concat());
+        sandbox.docker(&["network", "rm", "whole-net"]);
+        sandbox.ok(&["trash", "empty", "--yes"]);
+    };
+    clear();
+    for step in containers::restore::Step::ALL {
+        let point = step.name();
+        let mut command = sandbox.command(&["container", "restore", &to]);
+        let output = output_of(command.env("EVERHOLD_FAULT", point));
+        assert!(output.status.code().is_none(), "{point}: {}", String::from_utf8_lossy(&output.stderr));
+        until(&format!("{point}: somebody clears up"), SOON, || settled(&sandbox));
+        if matches!(point, "restore-starting" | "restore-done") {
+            assert!(running(&sandbox, "whole"), "{point}");
+            assert_eq!(sandbox.docker(&["exec", "whole", "cat", "/o/file", "/l/file"]), "o\nl", "{point}");
+            clear();
+            sandbox.docker(&["rmi", &sandbox.docker(&["images", "-q", "everhold-backup/whole"])]);
+            continue;
+        }
+        assert_eq!(sandbox.docker(&["ps", "-aq"]), "", "{point}");
+        assert_eq!(sandbox.docker(&["images", "-q", "everhold-backup/whole"]), "", "{point}");
+        assert_eq!(sandbox.docker(&["network", "ls", "-q", "--filter", "name=whole-net"]), "", "{point}");
+        assert_eq!(local(), "", "{point}");
+        assert!(volumes(&sandbox, "volume").is_empty(), "{point}: in the trash");
+    }
+    // Nobody was there to clear up; what others have made meanwhile is theirs.
+    let mut command = sandbox.command(&["container", "restore", &to]);
+    output_of(command.env("EVERHOLD_FAULT", "restore-networks,stand-by"));
+    assert!(!settled(&sandbox));
+    sandbox.docker(&["volume", "rm", "local"]);
+    sandbox.shell(&["-v", "local:/l"], "echo other > /l/other");
+    let (code, told) = sandbox.fails(&["container", "restore", &to]);
+    assert!(code == 4, "{code}: {told}");
+    let said = sandbox.ok(&["rescue", "--recover"]);
+    assert!(said.contains("was undone") && settled(&sandbox), "{said}");
+    assert_eq!(sandbox.shell(&["-v", "local:/l"], "ls /l"), "other");
+    sandbox.docker(&["volume", "rm", "local"]);
+    sandbox.ok(&["container", "restore", &to]);
+    assert!(running(&sandbox, "whole"));
+}
+
+#[test]
+fn an_engine_that_goes_away_in_the_middle_of_a_restore_is_cleared_up() {
+    let sandbox = with_docker(&["busybox"]);
+    small(&sandbox);
+    let (_, to) = file(&sandbox, "small.tar");
+    sandbox.ok(&["container", "backup", "small", "--to", &to]);
+    gone(&sandbox);
+    let restore = Waiting::at(&sandbox, "restore-volumes", &["container", "restore", &to]);
+    sandbox.kill_docker();
+    assert!(!restore.go_on());
+    sandbox.restart_docker();
+    until("somebody clears up", SOON, || settled(&sandbox));
+    assert_eq!(sandbox.docker(&["ps", "-aq"]), "");
+    assert_eq!(sandbox.docker(&["volume", "ls", "-q", "--filter", "driver=local"]), "");
+    sandbox.ok(&["container", "restore", &to]);
+    assert_eq!(sandbox.docker(&["exec", "small", "cat", "/d/x"]), "unmistakable");
+}
+
+#[test]
+fn what_is_started_in_the_middle_stands_still_too() {
+    let sandbox = with_docker(&["busybox"]);
+    let write = "n=0; while true; do n=$((n + 1)); echo $n > /d/m; mv /d/m /d/n; done";
+    let run = ["create", "--network", "none", "-v", "data:/d", "--label", "com.docker.compose.project=two"];
+    for (name, script) in [("first", "exec sleep 1000"), ("second", write)] {
+        sandbox.docker(&[&run[..], &["--name", name, BUSYBOX, "sh", "-c", script]].concat());
+    }
+    sandbox.docker(&["start", "first"]);
+    let (_, to) = file(&sandbox, "two.tar");
+    let backup =
+        Waiting::at(&sandbox, "backup-layers", &["container", "backup", "--project", "two", "--to", &to]);
+    sandbox.docker(&["start", "second"]);
+    let n = || sandbox.try_docker(&["exec", "first", "cat", "/d/n"]).stdout;
+    until("it writes", SOON, || !n().is_empty());
+    assert!(backup.go_on(), "nobody writes while it looks for the last time");
+    assert!(running(&sandbox, "first") && running(&sandbox, "second"));
+    sandbox.ok(&["container", "check", &to]);
+}
+
+/// The files alone, as after a power failure, of a container that is not started.
+#[test]
+fn built_in_commands_bring_files_up_to_date() {
+    let sandbox = with_docker(&["mariadb", "redis", "busybox"]);
+    sandbox.docker(&["run", "-d", "--name", "redis", "--network", "none", "-v", "kept:/data", REDIS]);
+    until("Redis answers", SOON, || {
+        sandbox.try_docker(&["exec", "redis", "redis-cli", "ping"]).stdout == b"PONG\n"
+    });
+    sandbox.docker(&["exec", "redis", "redis-cli", "set", "answer", "42"]);
+    assert_eq!(sandbox.shell(&["-v", "kept:/k"], "ls /k"), "", "it has it in memory alone");
+    let (_, to) = file(&sandbox, "redis.tar");
+    sandbox.ok(&["container", "backup", "redis", "--to", &to, "--pre", "redis"]);
+    sandbox.docker(&["rm", "-f", "redis"]);
+    sandbox.docker(&["volume", "rm", "kept"]);
+    sandbox.ok(&["container", "restore", &to]);
+    until("Redis answers", SOON, || {
+        sandbox.try_docker(&["exec", "redis", "redis-cli", "get", "answer"]).stdout == b"42\n"
+    });
+    // With a password; and where there is no Redis the backup says so.
+    sandbox.docker(&[
+        "run",
+        "-d",
+        "--name",
+        "locked",
+        "--network",
+        "none",
+        "-e",
+        "REDIS_PASSWORD=p w",
+        REDIS,
+    ]);
+    let ask = ["exec", "-e", "REDISCLI_AUTH=p w", "locked", "redis-cli", "set", "a", "1"];
+    until("Redis answers", SOON, || sandbox.try_docker(&ask).stdout == b"OK\n");
+    let (_, to) = file(&sandbox, "locked.tar");
+    sandbox.ok(&["container", "backup", "locked", "--to", &to, "--pre", "redis"]);
+
+    start_mariadb(
+        &sandbox,
+        "maria",
+        &["--network", "none", "-v", "tables:/var/lib/mysql", "--label", "everhold.pre=mysql"],
+    );
+    mariadb(&sandbox, "maria", "create database a; create table a.t (n int) engine=MyISAM");
+    mariadb(&sandbox, "maria", "set global delay_key_write='ALL'; insert into a.t values (1), (2), (3)");
+    let (_, to) = file(&sandbox, "maria.tar");
+    sandbox.ok(&["container", "backup", "maria", "--to", &to]);
+    sandbox.docker(&["rm", "-f", "maria"]);
+    sandbox.docker(&["volume", "rm", "tables"]);
+    sandbox.ok(&["container", "restore", &to]);
+    mariadb_answers(&sandbox, "maria");
+    // A table that was not closed would be marked as crashed.
+    let checked = mariadb(&sandbox, "maria", "check table a.t; select sum(n) from a.t");
+    assert!(checked.contains("OK") && !checked.contains("warning") && checked.ends_with('6'), "{checked}");
+    let (_, to) = file(&sandbox, "wrong.tar");
+    let (_, told) = sandbox.fails(&["container", "backup", "maria", "--to", &to, "--pre", "redis"]);
+    assert!(told.contains("redis-cli"), "{told}");
 }
 
 fn spooled(sandbox: &Sandbox) -> usize {
@@ -571,6 +628,15 @@ fn a_backup_is_in_a_vault_whole_or_not_at_all() {
         assert!(checked["notes"].to_string().contains("was not stored to the end"), "{checked}");
         assert!(running(&sandbox, "small") && settled(&sandbox) && spooled(&sandbox) == 0, "{fault}");
     }
+    // It is there, and nobody was told.
+    sandbox.stop().env("EVERHOLD_FAULT", "BundleDescribed").start();
+    sandbox.fails(&backup);
+    sandbox.wait_for_crash().no_env("EVERHOLD_FAULT").start();
+    let listed = sandbox.json(&["container", "ls"]);
+    let name = format!("vault/{}", listed["bundles"][0]["name"].as_str().unwrap());
+    sandbox.ok(&["container", "check", &name]);
+    sandbox.ok(&["container", "rm", &name, "--yes"]);
+
     let made = sandbox.json(&backup);
     let name = made["file"].as_str().unwrap();
     let stored = chunks(&vault);

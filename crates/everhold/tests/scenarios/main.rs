@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
 
+mod adopt;
+mod audit;
 mod behind_our_back;
 mod container;
 mod crashes;
@@ -12,6 +14,7 @@ mod docker;
 mod full_disk;
 mod gone;
 mod history;
+mod host;
 mod in_time;
 mod moments;
 mod outages;

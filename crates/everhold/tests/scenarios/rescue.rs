@@ -1,87 +1,16 @@
-//! Data in the wrong place: found, and moved without losing anything, also when it is killed on the way.
+//! Data in the wrong place is moved without losing anything, also when it is killed on the way.
 
+use crate::audit::{audit, codes};
+use crate::host::{
+    SOON, Waiting, answers, inspect, mariadb, mariadb_answers, network, running, settings, settled,
+    start_box, start_dead, start_mariadb, start_postgres,
+};
 use crate::postgres::{self, Writer};
 use crate::{volumes, with_docker};
-use serde_json::Value;
 use std::process::Command;
-use std::time::Duration;
-use testkit::{BUSYBOX, MARIADB, POSTGRES, Sandbox, output_of, until};
+use testkit::{BUSYBOX, Sandbox, output_of, until};
 
 const DATA: &str = "/var/lib/postgresql/data";
-// An engine waits half a minute for each plugin of another sandbox whose daemon is dead just then.
-const SOON: Duration = Duration::from_secs(180);
-
-fn inspect(sandbox: &Sandbox, container: &str) -> Value {
-    let text = sandbox.docker(&["inspect", container]);
-    serde_json::from_str::<Value>(&text).unwrap()[0].take()
-}
-
-fn running(sandbox: &Sandbox, container: &str) -> bool {
-    let state = &inspect(sandbox, container)["State"];
-    state["Running"] == true && state["Paused"] == false
-}
-
-/// All settings, without what belongs to one container alone: by other means than the product's own.
-fn settings(sandbox: &Sandbox, container: &str) -> Value {
-    let mut found = inspect(sandbox, container);
-    let short = found["Id"].as_str().unwrap()[..12].to_owned();
-    let hostname = found["Config"]["Hostname"].clone();
-    for network in found["NetworkSettings"]["Networks"].as_object_mut().unwrap().values_mut() {
-        let endpoint = network.as_object_mut().unwrap();
-        endpoint.retain(|key, _| ["IPAMConfig", "Aliases", "Links", "DriverOpts"].contains(&key.as_str()));
-        if let Some(aliases) = endpoint["Aliases"].as_array_mut() {
-            // The engine adds both.
-            aliases.retain(|alias| *alias != short.as_str() && *alias != hostname);
-        }
-    }
-    let host = found["HostConfig"].as_object_mut().unwrap();
-    host.remove("Binds");
-    serde_json::json!({
-        "config": found["Config"], "host": found["HostConfig"], "image": found["Image"], "path": found["Path"],
-        "args": found["Args"], "networks": found["NetworkSettings"]["Networks"],
-    })
-}
-
-/// No journal is left, so nobody has anything to finish or undo.
-fn settled(sandbox: &Sandbox) -> bool {
-    let entries = std::fs::read_dir(sandbox.state().join("relocations"));
-    entries.map_or(0, |entries| {
-        entries.flatten().filter(|entry| entry.path().extension().is_some_and(|end| end == "json")).count()
-    }) == 0
-}
-
-fn audit(sandbox: &Sandbox, containers: &[&str]) -> (i32, Value) {
-    let output = sandbox.run(&[&["audit", "--json"], containers].concat());
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let report = serde_json::from_str(&text)
-        .unwrap_or_else(|error| panic!("{error}: {text}{}", String::from_utf8_lossy(&output.stderr)));
-    (output.status.code().unwrap(), report)
-}
-
-fn codes(report: &Value) -> Vec<&str> {
-    report["findings"].as_array().unwrap().iter().filter_map(|finding| finding["code"].as_str()).collect()
-}
-
-fn start_postgres(sandbox: &Sandbox, name: &str, options: &[&str]) {
-    sandbox.docker(&[&["run", "-d", "--name", name], options, &[POSTGRES]].concat());
-    answers(sandbox, name);
-}
-
-fn answers(sandbox: &Sandbox, name: &str) {
-    until("PostgreSQL answers", SOON, || {
-        let words = ["exec", name, "psql", "-h", "/var/run/postgresql", "-qc", "select 1"];
-        sandbox.try_docker(&words).status.success()
-    });
-}
-
-/// A network with a subnet of the sandbox's own.
-fn network(sandbox: &Sandbox, name: &str) -> String {
-    // Two engines share the kernel's routes: the number of this process keeps their subnets apart.
-    let unique = std::process::id() ^ (name.len() as u32) << 3;
-    let prefix = format!("10.{}.{}", 64 + unique % 128, (unique / 128) % 256);
-    sandbox.docker(&["network", "create", "--subnet", &format!("{prefix}.0/24"), name]);
-    prefix
-}
 
 #[test]
 fn a_database_without_a_volume_is_found_and_moved_under_load() {
@@ -207,14 +136,9 @@ fn a_database_without_a_volume_is_found_and_moved_under_load() {
 #[test]
 fn mariadb_too() {
     let sandbox = with_docker(&["mariadb"]);
-    sandbox.docker(&["run", "-d", "--name", "maria", "--network", "none", "--restart", "always", MARIADB]);
-    let sql = |statement: &str| sandbox.try_docker(&["exec", "maria", "mariadb", "-N", "-e", statement]);
-    until("MariaDB answers", SOON, || sql("select 1").status.success());
-    assert!(
-        sql("create database a; create table a.t (n int primary key); insert into a.t values (1), (2), (3)")
-            .status
-            .success()
-    );
+    start_mariadb(&sandbox, "maria", &["--network", "none", "--restart", "always"]);
+    mariadb(&sandbox, "maria", "create database a; create table a.t (n int primary key)");
+    mariadb(&sandbox, "maria", "insert into a.t values (1), (2), (3)");
     let (code, report) = audit(&sandbox, &["maria"]);
     assert_eq!(code, 1, "{report}");
     let was = settings(&sandbox, "maria");
@@ -223,8 +147,8 @@ fn mariadb_too() {
         said.contains("--undo") && said.contains("--discard-old") && said.contains("paused for"),
         "{said}"
     );
-    until("MariaDB answers", SOON, || sql("select 1").status.success());
-    assert_eq!(String::from_utf8_lossy(&sql("select count(*) from a.t").stdout).trim(), "3");
+    mariadb_answers(&sandbox, "maria");
+    assert_eq!(mariadb(&sandbox, "maria", "select count(*) from a.t"), "3");
     assert_eq!(settings(&sandbox, "maria"), was);
 
     // The old one does not come back with the engine, and goes when that is said.
@@ -235,39 +159,107 @@ fn mariadb_too() {
     assert!(code == 3 && told.contains("no old container is kept"), "{told}");
 }
 
+/// Each time the container is back with its data, by itself. `sum` asks it for that.
+fn killed_at_every_step(sandbox: &Sandbox, name: &str, sum: &dyn Fn() -> String) {
+    let was = settings(sandbox, name);
+    let volume = format!("{name}data");
+    let rescue = ["rescue", name, "--apply", "--volume", &volume];
+    for step in containers::relocate::Step::ALL {
+        let point = step.name();
+        let output = output_of(sandbox.command(&rescue).env("EVERHOLD_FAULT", point));
+        assert!(output.status.code().is_none(), "{point}: {}", String::from_utf8_lossy(&output.stderr));
+        until(&format!("{point}: somebody brings it back"), SOON, || settled(sandbox));
+        assert!(running(sandbox, name), "{point}");
+        assert_eq!(sum(), "500500", "{point}");
+        assert_eq!(settings(sandbox, name), was, "{point}");
+        let all = sandbox.docker(&["ps", "-a", "--format", "{{.Names}}"]);
+        if matches!(point, "relocate-started" | "relocate-start-noted" | "relocate-done") {
+            assert_eq!(all.lines().count(), 2, "{point}: {all}");
+            sandbox.ok(&["rescue", name, "--undo"]);
+            assert_eq!(sum(), "500500", "{point}");
+            sandbox.docker(&["rm", &format!("{name}-rescued")]);
+            sandbox.docker(&["volume", "rm", &volume]);
+        }
+        assert_eq!(sandbox.docker(&["ps", "-a", "--format", "{{.Names}}"]), name, "{point}");
+        assert!(volumes(sandbox, "volume").is_empty(), "{point}: what was begun is in the trash");
+        assert!(sandbox.docker_volumes().is_empty(), "{point}");
+    }
+    sandbox.ok(&rescue);
+    assert_eq!(sum(), "500500");
+}
+
 #[test]
 fn killed_at_every_step_a_container_is_never_left_stopped() {
     let sandbox = with_docker(&["postgres"]);
     start_postgres(&sandbox, "pg", &["--network", "none", "--restart", "always", "--label", "x=y"]);
     postgres::sql(&sandbox, "pg", "create table t (n int); insert into t select generate_series(1, 1000)");
-    let was = settings(&sandbox, "pg");
-    for step in containers::relocate::Step::ALL {
-        let name = step.name();
-        let mut command = sandbox.command(&["rescue", "pg", "--apply", "--volume", "pgdata"]);
-        let output = output_of(command.env("EVERHOLD_FAULT", name));
-        assert!(output.status.code().is_none(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
-        until(&format!("{name}: somebody brings it back"), SOON, || settled(&sandbox));
-        assert!(running(&sandbox, "pg"), "{name}");
+    killed_at_every_step(&sandbox, "pg", &|| {
         answers(&sandbox, "pg");
-        assert_eq!(postgres::sql(&sandbox, "pg", "select sum(n) from t"), "500500", "{name}");
-        assert_eq!(settings(&sandbox, "pg"), was, "{name}");
-        let all = sandbox.docker(&["ps", "-a", "--format", "{{.Names}}"]);
-        let finished =
-            name == "relocate-started" || name == "relocate-start-noted" || name == "relocate-done";
-        if finished {
-            assert_eq!(all.lines().count(), 2, "{name}: {all}");
-            sandbox.ok(&["rescue", "pg", "--undo"]);
-            answers(&sandbox, "pg");
-            sandbox.docker(&["rm", "pg-rescued"]);
-            sandbox.docker(&["volume", "rm", "pgdata"]);
-        }
-        assert_eq!(sandbox.docker(&["ps", "-a", "--format", "{{.Names}}"]), "pg", "{name}");
-        assert!(volumes(&sandbox, "volume").is_empty(), "{name}: what was begun is in the trash");
-        assert!(sandbox.docker_volumes().is_empty(), "{name}");
+        postgres::sql(&sandbox, "pg", "select sum(n) from t")
+    });
+}
+
+#[test]
+fn killed_at_every_step_mariadb_has_its_data_too() {
+    let sandbox = with_docker(&["mariadb"]);
+    start_mariadb(&sandbox, "maria", &["--network", "none", "--restart", "always", "--label", "x=y"]);
+    mariadb(&sandbox, "maria", "create database a; create table a.t (n int primary key)");
+    mariadb(&sandbox, "maria", "use a; insert into t select seq from seq_1_to_1000");
+    killed_at_every_step(&sandbox, "maria", &|| {
+        mariadb_answers(&sandbox, "maria");
+        mariadb(&sandbox, "maria", "select sum(n) from a.t")
+    });
+}
+
+#[test]
+fn killed_on_the_way_back_one_of_the_two_has_the_name_and_runs() {
+    let sandbox = with_docker(&["busybox"]);
+    start_box(&sandbox, "box", &["--restart", "always"], "mkdir -p /data; echo kept >> /data/file");
+    let rescue = ["rescue", "box", "--path", "/data", "--volume", "boxdata", "--apply"];
+    for step in containers::relocate::SwapStep::ALL {
+        let point = step.name();
+        sandbox.ok(&rescue);
+        let output = output_of(sandbox.command(&["rescue", "box", "--undo"]).env("EVERHOLD_FAULT", point));
+        assert!(output.status.code().is_none(), "{point}: {}", String::from_utf8_lossy(&output.stderr));
+        until(&format!("{point}: somebody goes on with it"), SOON, || settled(&sandbox));
+        assert!(running(&sandbox, "box"), "{point}");
+        assert!(!inspect(&sandbox, "box")["Mounts"].to_string().contains("boxdata"), "{point}");
+        assert_eq!(inspect(&sandbox, "box")["HostConfig"]["RestartPolicy"]["Name"], "always", "{point}");
+        let aside = inspect(&sandbox, "box-rescued");
+        assert_eq!(aside["HostConfig"]["RestartPolicy"]["Name"], "no", "{point}");
+        assert!(!running(&sandbox, "box-rescued"), "{point}");
+        sandbox.docker(&["rm", "box-rescued"]);
+        sandbox.docker(&["volume", "rm", "boxdata"]);
+        sandbox.ok(&["trash", "empty", "--yes"]);
     }
-    sandbox.ok(&["rescue", "pg", "--apply", "--volume", "pgdata"]);
-    answers(&sandbox, "pg");
-    assert_eq!(postgres::sql(&sandbox, "pg", "select sum(n) from t"), "500500");
+    // The one that is gone back to is not removed meanwhile.
+    sandbox.ok(&rescue);
+    let undo = Waiting::at(&sandbox, "undo-stopped", &["rescue", "box", "--undo"]);
+    let (code, told) = sandbox.fails(&["rescue", "box", "--discard-old"]);
+    assert!(code == 4 && told.contains("is not over"), "{code}: {told}");
+    assert!(undo.go_on());
+    assert!(running(&sandbox, "box") && settled(&sandbox));
+}
+
+#[test]
+fn what_was_interrupted_is_over_also_when_the_old_container_was_removed() {
+    let sandbox = with_docker(&["busybox"]);
+    for (step, finished) in [("relocate-containers-made", false), ("relocate-names-given", true)] {
+        start_box(&sandbox, "box", &[], "mkdir -p /data; [ -e /data/file ] || echo kept > /data/file");
+        let mut command = sandbox.command(&["rescue", "box", "--path", "/data", "--volume", "v", "--apply"]);
+        let output = output_of(command.env("EVERHOLD_FAULT", format!("{step},stand-by")));
+        assert!(output.status.code().is_none(), "{}", String::from_utf8_lossy(&output.stderr));
+        sandbox.docker(&["rm", "-f", if finished { "box-before-rescue" } else { "box" }]);
+        let said = sandbox.ok(&["rescue", "--recover"]);
+        assert!(said.contains(if finished { "was finished" } else { "was undone" }), "{step}: {said}");
+        assert!(settled(&sandbox), "{step}");
+        if finished {
+            assert_eq!(sandbox.docker(&["exec", "box", "cat", "/data/file"]), "kept");
+            assert!(inspect(&sandbox, "box")["Mounts"].to_string().contains("\"v\""));
+        } else {
+            assert_eq!(sandbox.docker(&["ps", "-aq"]), "", "{step}");
+        }
+    }
 }
 
 #[test]
@@ -343,142 +335,6 @@ fn trees_are_identical_with_all_that_files_have() {
 }
 
 #[test]
-fn anonymous_volumes_are_moved_and_named_ones_are_adopted() {
-    let sandbox = with_docker(&["busybox"]);
-    sandbox.docker(&[
-        "run",
-        "-d",
-        "--name",
-        "app",
-        "--network",
-        "none",
-        "-v",
-        "/cache",
-        "-v",
-        "shared:/shared",
-        BUSYBOX,
-        "sh",
-        "-c",
-        "echo c > /cache/c; echo s > /shared/s; exec sleep 1000",
-    ]);
-    sandbox.docker(&[
-        "run",
-        "-d",
-        "--name",
-        "reader",
-        "--network",
-        "none",
-        "-v",
-        "shared:/in:ro",
-        BUSYBOX,
-        "sleep",
-        "1000",
-    ]);
-    sandbox.docker(&["create", "--name", "idle", "--network", "none", "-v", "shared:/x", BUSYBOX, "true"]);
-    until("it has written", SOON, || {
-        sandbox.try_docker(&["exec", "app", "cat", "/shared/s"]).stdout == b"s\n"
-    });
-
-    let (code, told) = sandbox.fails(&["rescue", "app", "--path", "/shared"]);
-    assert!(code == 2 && told.contains("everhold adopt shared"), "{told}");
-    sandbox.ok(&["rescue", "app", "--path", "/cache", "--apply"]);
-    assert_eq!(sandbox.docker(&["exec", "app", "cat", "/cache/c", "/shared/s"]), "c\ns");
-    sandbox.ok(&["rescue", "app", "--discard-old"]);
-
-    let plan = sandbox.json(&["adopt", "shared", "--dry-run"]);
-    assert_eq!(plan["holders"].as_array().unwrap().len(), 3, "{plan}");
-    let was = [settings(&sandbox, "app"), settings(&sandbox, "reader"), settings(&sandbox, "idle")];
-    sandbox.ok(&["adopt", "shared"]);
-    assert_eq!([settings(&sandbox, "app"), settings(&sandbox, "reader"), settings(&sandbox, "idle")], was);
-    sandbox.docker(&["exec", "app", "sh", "-c", "echo new > /shared/new"]);
-    assert_eq!(
-        sandbox.docker(&["exec", "reader", "cat", "/in/s", "/in/new"]),
-        "s\nnew",
-        "one volume for both"
-    );
-    assert!(sandbox.docker_fails(&["exec", "reader", "touch", "/in/x"]).contains("Read-only"));
-    let (code, told) = sandbox.fails(&["rescue", "app", "--undo"]);
-    assert!(
-        code == 5 && told.contains("reader runs on shared-everhold too") && running(&sandbox, "app"),
-        "{told}"
-    );
-    assert!(!running(&sandbox, "idle"));
-    let mounted = inspect(&sandbox, "app")["Mounts"].to_string();
-    assert!(mounted.contains("shared-everhold") && !mounted.contains("\"local\""), "{mounted}");
-    // And what lies in memory alone.
-    sandbox.docker(&[
-        "run",
-        "-d",
-        "--name",
-        "mem",
-        "--network",
-        "none",
-        "--tmpfs",
-        "/m",
-        BUSYBOX,
-        "sh",
-        "-c",
-        "[ -e /m/x ] || echo m > /m/x; exec sleep 1000",
-    ]);
-    until("it has written", SOON, || sandbox.try_docker(&["exec", "mem", "cat", "/m/x"]).stdout == b"m\n");
-    sandbox.ok(&["rescue", "mem", "--path", "/m", "--apply"]);
-    sandbox.docker(&["restart", "-t", "0", "mem"]);
-    assert_eq!(sandbox.docker(&["exec", "mem", "cat", "/m/x"]), "m");
-    // The old data is where it was.
-    assert!(sandbox.docker(&["volume", "ls", "-q"]).lines().any(|name| name == "shared"));
-}
-
-#[test]
-fn a_volume_that_nobody_has_gives_up_its_name() {
-    let sandbox = with_docker(&["busybox"]);
-    sandbox.docker(&["volume", "create", "--label", "tier=gold", "data"]);
-    sandbox.shell(&["-v", "data:/d"], "echo kept > /d/file; chown 1000:1000 /d/file");
-    for step in ["relocate-copied", "relocate-settled", "relocate-names-given", "relocate-started"] {
-        let output = output_of(sandbox.command(&["adopt", "data"]).env("EVERHOLD_FAULT", step));
-        assert!(output.status.code().is_none(), "{step}: {}", String::from_utf8_lossy(&output.stderr));
-        until("somebody brings it back", SOON, || settled(&sandbox));
-        // Engines see the plugins of all sandboxes.
-        let listed = sandbox.docker(&["volume", "ls", "--format", "{{.Name}} {{.Driver}}"]);
-        let listed: Vec<&str> = listed.lines().filter(|line| line.starts_with("data")).collect();
-        assert_eq!(listed, ["data local"], "{step}");
-        assert_eq!(sandbox.shell(&["-v", "data:/d"], "cat /d/file"), "kept", "{step}");
-    }
-    let said = sandbox.ok(&["adopt", "data"]);
-    assert!(!said.contains("are on data-adopting"), "{said}");
-    assert_eq!(sandbox.shell(&["-v", "data:/d"], "cat /d/file; stat -c %u:%g /d/file"), "kept\n1000:1000");
-    let listed = sandbox.docker(&["volume", "ls", "--format", "{{.Name}} {{.Driver}}"]);
-    assert!(listed.contains(&format!("data {}", sandbox.driver())), "{listed}");
-    assert!(sandbox.docker(&["volume", "inspect", "data"]).contains("gold"));
-    assert_eq!(sandbox.shell(&["-v", "data-before-adopt:/d"], "cat /d/file"), "kept");
-}
-
-#[test]
-fn a_directory_of_the_host_is_adopted() {
-    let sandbox = with_docker(&["busybox"]);
-    let directory = sandbox.dir().join("hostdata");
-    std::fs::create_dir(&directory).unwrap();
-    std::fs::write(directory.join("file"), "kept\n").unwrap();
-    let (bind, path) = (format!("{}:/d", directory.display()), directory.display().to_string());
-    sandbox.docker(&[
-        "run",
-        "-d",
-        "--name",
-        "app",
-        "--network",
-        "none",
-        "-v",
-        &bind,
-        BUSYBOX,
-        "sleep",
-        "1000",
-    ]);
-    sandbox.ok(&["adopt", &path, "--as", "taken"]);
-    assert_eq!(sandbox.docker(&["exec", "app", "cat", "/d/file"]), "kept");
-    assert!(inspect(&sandbox, "app")["Mounts"].to_string().contains("taken"));
-    assert!(directory.join("file").exists(), "the old data is kept");
-}
-
-#[test]
 fn what_does_not_run_on_its_volume_comes_back_as_it_was() {
     let sandbox = with_docker(&["busybox"]);
     let script = "grep -q ' /data ' /proc/mounts && { echo not on a mount; exit 3; }; mkdir -p /data; echo x > /data/f; exec sleep 1000";
@@ -513,11 +369,14 @@ fn bad_input_is_refused_before_anything_is_touched() {
     sandbox.docker(&[&run[..], &["brief", "--rm"], &sleep].concat());
     sandbox.docker(&[&run[..], &["frozen"], &sleep].concat());
     sandbox.docker(&["pause", "frozen"]);
+    start_dead(&sandbox, "dead");
     sandbox.docker(&[&run[..4], &["--name", "main"], &sleep].concat());
     sandbox.docker(&["run", "-d", "--name", "side", "--network", "container:main", BUSYBOX, "sleep", "1000"]);
     for (words, code, said) in [
         (&["rescue", "nobody", "--path", "/data"][..], 3, "there is no container nobody"),
         (&["rescue", "frozen", "--path", "/data"], 5, "docker unpause frozen"),
+        (&["rescue", "dead", "--path", "/tmp"], 8, "dead"),
+        (&["container", "backup", "dead", "--to", "/nowhere/x.tar"], 8, "its engine has given it up"),
         (&["rescue", "brief", "--path", "/etc"], 8, "--rm"),
         (&["rescue", "main", "--path", "/etc"], 5, "side"),
         (&["rescue", "box", "--path", "data"], 2, "no absolute path"),
@@ -565,21 +424,10 @@ fn an_engine_that_goes_away_in_the_middle_is_waited_for() {
     let script = "mkdir /data; dd if=/dev/urandom of=/data/f bs=1M count=64 2>/dev/null; touch /ready; exec sleep 1000";
     sandbox.docker(&["run", "-d", "--name", "box", "--network", "none", BUSYBOX, "sh", "-c", script]);
     until("it has written", SOON, || sandbox.try_docker(&["exec", "box", "ls", "/ready"]).status.success());
-    let mut rescue = sandbox
-        .command(&["rescue", "box", "--path", "/data", "--apply"])
-        .env("EVERHOLD_FAULT", "wait-relocate-paused")
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    until("it has stopped at that point", SOON, || {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", rescue.id())).unwrap_or_default();
-        stat.contains(") T ")
-    });
+    let rescue = Waiting::at(&sandbox, "relocate-paused", &["rescue", "box", "--path", "/data", "--apply"]);
     assert!(inspect(&sandbox, "box")["State"]["Paused"] == true);
     sandbox.kill_docker();
-    assert!(Command::new("kill").args(["-CONT", &rescue.id().to_string()]).status().unwrap().success());
-    let ended = rescue.wait().unwrap();
-    assert!(!ended.success());
+    assert!(!rescue.go_on());
     sandbox.restart_docker();
     until("somebody brings it back", SOON, || settled(&sandbox));
     until("it runs", SOON, || running(&sandbox, "box"));
@@ -595,27 +443,14 @@ fn what_changes_in_the_middle_is_not_lost() {
     until("it has written", SOON, || {
         sandbox.try_docker(&["exec", "box", "ls", "/data/early"]).status.success()
     });
-    let mut rescue = sandbox
-        .command(&["rescue", "box", "--path", "/data", "--apply"])
-        .env("EVERHOLD_FAULT", "wait-relocate-copied")
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    until("it has stopped at that point", SOON, || {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", rescue.id())).unwrap_or_default();
-        stat.contains(") T ")
-    });
+    let rescue = Waiting::at(&sandbox, "relocate-copied", &["rescue", "box", "--path", "/data", "--apply"]);
     // Another verb on the same container would let it go on when it must stand still.
     let to = sandbox.dir().join("b.tar").display().to_string();
     let (code, told) = sandbox.fails(&["container", "backup", "box", "--to", &to]);
     assert!(code == 4 && told.contains("rescue"), "{code}: {told}");
     sandbox.docker(&["restart", "-t", "0", "box"]);
     sandbox.docker(&["exec", "box", "sh", "-c", "echo late > /data/late"]);
-    assert!(Command::new("kill").args(["-CONT", &rescue.id().to_string()]).status().unwrap().success());
-    assert!(
-        !rescue.wait().unwrap().success(),
-        "what it has open does not show what the restarted container writes"
-    );
+    assert!(!rescue.go_on(), "what it has open does not show what the restarted container writes");
     assert!(settled(&sandbox) && running(&sandbox, "box"));
     assert_eq!(sandbox.docker(&["exec", "box", "cat", "/data/early", "/data/late"]), "early\nlate");
 
@@ -636,143 +471,4 @@ fn what_changes_in_the_middle_is_not_lost() {
     ]);
     let (code, told) = sandbox.fails(&["rescue", "box", "--path", "/anon", "--apply"]);
     assert!(code == 5 && told.contains("too has the anonymous volume"), "{code}: {told}");
-}
-
-#[test]
-fn a_hundred_containers_are_looked_at() {
-    let sandbox = with_docker(&["busybox"]);
-    for number in 0..100 {
-        let name = format!("c{number:02}");
-        sandbox.docker(&["create", "--name", &name, "--network", "none", BUSYBOX, "sleep", "1000"]);
-    }
-    let (code, report) = audit(&sandbox, &[]);
-    assert_eq!((code, report["containers"].as_array().unwrap().len()), (0, 100), "{}", report["summary"]);
-    let html = sandbox.dir().join("report.html");
-    sandbox.ok(&["audit", "--html", html.to_str().unwrap()]);
-    let html = std::fs::read_to_string(html).unwrap();
-    assert!(html.contains("c42") && !html.contains("<script"), "{}", &html[..500]);
-}
-
-#[test]
-fn the_audit_works_without_the_daemon() {
-    let mut sandbox = with_docker(&["busybox"]);
-    sandbox.volume("ours", &["size=64MiB"]);
-    sandbox.docker(&[
-        "run",
-        "-d",
-        "--name",
-        "box",
-        "--network",
-        "none",
-        "-v",
-        "ours:/o",
-        BUSYBOX,
-        "sh",
-        "-c",
-        "dd if=/dev/urandom of=/lost bs=1M count=20; exec sleep 1000",
-    ]);
-    until("it has written", SOON, || sandbox.try_docker(&["exec", "box", "ls", "/lost"]).status.success());
-    sandbox.stop();
-    let (code, report) = audit(&sandbox, &[]);
-    assert_eq!(code, 1, "{report}");
-    assert!(report.to_string().contains("daemon does not answer"), "{report}");
-    sandbox.start();
-}
-
-/// The codes of the findings about a container or a volume.
-fn about(report: &Value, name: &str) -> Vec<String> {
-    let findings = report["findings"].as_array().unwrap().iter();
-    let about = findings.filter(|finding| finding["container"] == name || finding["volume"] == name);
-    about.map(|finding| finding["code"].as_str().unwrap().to_owned()).collect()
-}
-
-#[test]
-fn findings_are_made_of_what_is_there() {
-    let sandbox = with_docker(&["busybox"]);
-    let run = |name: &str, options: &[&str], script: &str| {
-        let script = format!("{script}; touch /tmp/ready; exec sleep 1000");
-        let words = [
-            &["run", "-d", "--name", name, "--network", "none"][..],
-            options,
-            &[BUSYBOX, "sh", "-c", &script],
-        ];
-        sandbox.docker(&words.concat());
-        until("it has written", SOON, || {
-            sandbox.try_docker(&["exec", name, "ls", "/tmp/ready"]).status.success()
-        });
-    };
-    let host = sandbox.dir().join("bound");
-    std::fs::create_dir(&host).unwrap();
-    let full = format!("full-{}", sandbox.driver());
-    sandbox.volume(&full, &["size=64MiB"]);
-    run("anon", &["-v", "/data"], "echo x > /data/x");
-    run("share1", &["-v", "both:/b"], "echo x > /b/x");
-    run("share2", &["-v", "both:/b"], "true");
-    run("barred", &["-v", "rooted:/d", "--user", "1000:1000"], "true");
-    run("hider", &["-v", &format!("{}:/seed", host.display())], "true");
-    run(
-        "filler",
-        &["-v", &format!("{full}:/f")],
-        "dd if=/dev/zero of=/f/f bs=1M count=100 2>/dev/null; true",
-    );
-    run("brief", &["--rm"], "mkdir /data; dd if=/dev/urandom of=/data/f bs=1M count=20 2>/dev/null");
-    run("reader", &["-v", "rooted:/d:ro"], "true");
-    let gone = sandbox.docker(&["volume", "create", "gone"]);
-    let place = sandbox.docker(&["volume", "inspect", "--format", "{{.Mountpoint}}", &gone]);
-    std::fs::remove_dir(&place).unwrap();
-    sandbox.docker(&["volume", "create", "left"]);
-    sandbox.shell(&["-v", "left:/l"], "dd if=/dev/urandom of=/l/f bs=1M count=2 2>/dev/null");
-    let (code, report) = audit(&sandbox, &[]);
-    assert_eq!(code, 1);
-    for (name, wanted) in [
-        ("anon", "data-on-anonymous-volume"),
-        ("both", "shared-writable"),
-        ("barred", "mount-not-writable"),
-        ("hider", "mount-hides-image-content"),
-        (full.as_str(), "volume-nearly-full"),
-        ("brief", "files-in-layer"),
-        ("gone", "volume-directory-gone"),
-        ("left", "volume-dangling"),
-    ] {
-        let codes = about(&report, name);
-        assert!(codes.iter().any(|code| code == wanted), "{name}: {wanted} is not in {codes:?}: {report}");
-    }
-    for (name, unwanted) in [
-        ("reader", "mount-not-writable"),
-        ("share1", "files-in-layer"),
-        ("both", "volume-nearly-full"),
-        ("anon", "mount-hides-image-content"),
-    ] {
-        assert!(!about(&report, name).iter().any(|code| code == unwanted), "{name}: {unwanted}: {report}");
-    }
-}
-
-#[test]
-fn who_may_not_look_into_layers_asks_the_engine() {
-    let sandbox = with_docker(&["busybox"]);
-    let script = "mkdir /data; dd if=/dev/urandom of=/data/big bs=1M count=20 2>/dev/null; rm /seed/file; echo x >> /etc/passwd; touch /ready; exec sleep 1000";
-    sandbox.docker(&["run", "-d", "--name", "box", "--network", "none", BUSYBOX, "sh", "-c", script]);
-    until("it has written", SOON, || sandbox.try_docker(&["exec", "box", "ls", "/ready"]).status.success());
-    let (_, seen) = audit(&sandbox, &["box"]);
-    let socket = sandbox.dir().join("docker/docker.sock");
-    let open = |path: &std::path::Path| {
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
-    };
-    [sandbox.dir(), &sandbox.dir().join("docker"), &socket].into_iter().for_each(open);
-    // As somebody who may use the engine, and nothing else.
-    let binary = sandbox.dir().join("everhold");
-    std::fs::copy(env!("CARGO_BIN_EXE_everhold"), &binary).unwrap();
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-        .arg(&binary)
-        .args(["audit", "--json", "box"]);
-    let output = output_of(command.env("EVERHOLD_DOCKER_SOCKET", &socket));
-    let asked: Value = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
-    let layer = |report: &Value| report["containers"][0]["layer"].clone();
-    assert_eq!(layer(&asked)["matter"], layer(&seen)["matter"], "{asked}");
-    assert_eq!(layer(&asked)["deleted"], layer(&seen)["deleted"]);
-    assert_eq!(output.status.code(), Some(1));
 }

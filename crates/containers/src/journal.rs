@@ -1,7 +1,9 @@
-//! What a relocation has begun, on disk before it is done: whoever finds it later can finish or undo it.
+//! What a verb has begun, on disk before it is done: whoever finds it later can finish or undo it.
 
 use crate::error::{Error, Result};
 use crate::hooks::Hook;
+use crate::relocate::kept::Swap;
+use crate::restore::Made;
 use linux::lock::{LockError, PidLock};
 use model::ErrorKind;
 use serde::{Deserialize, Serialize};
@@ -13,7 +15,7 @@ use std::time::Duration;
 /// The ending of journals' names.
 const SUFFIX: &str = ".json";
 
-/// How far a relocation is.
+/// How far it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
@@ -80,7 +82,7 @@ pub struct NameGiven {
 pub struct Record {
     /// The format's version: 1.
     pub version: u32,
-    /// `rescue`, `adopt` or `backup`.
+    /// `rescue`, `adopt`, `backup`, `restore`, `return` (to an old container) or `removal` (of one).
     pub verb: String,
     /// The engine's socket.
     pub engine: PathBuf,
@@ -101,6 +103,12 @@ pub struct Record {
     /// What is to be run in containers afterwards, whatever happens.
     #[serde(default)]
     pub post: Vec<Hook>,
+    /// A container that gives its name back to an old one.
+    #[serde(default)]
+    pub swap: Option<Swap>,
+    /// What is made where nothing was.
+    #[serde(default)]
+    pub made: Made,
     /// All containers that it is about, which nobody else touches until it is over.
     #[serde(default)]
     pub containers: Vec<String>,
@@ -173,6 +181,8 @@ impl Record {
             name_given: None,
             frozen: Vec::new(),
             post: Vec::new(),
+            swap: None,
+            made: Made::default(),
             containers: Vec::new(),
         }
     }

@@ -106,13 +106,20 @@ pub(crate) fn introduce(api: &Api, name: &str, driver: &str) -> Result<()> {
     Ok(())
 }
 
+/// What the engine says of a volume of this driver. Asked for one by its name alone, an engine that does not know it asks all
+/// plugins that it has ever heard of, and waits for half a minute for each that is gone.
+pub(crate) fn volume(api: &Api, driver: &str, name: &str) -> Result<Option<Value>> {
+    let listed: Value = api.get(&format!("/volumes?{}", docker::filters(&[("driver", driver)])))?;
+    let listed = listed["Volumes"].as_array().into_iter().flatten();
+    Ok(listed.into_iter().find(|volume| volume["Name"] == name).cloned())
+}
+
 /// Makes the engine forget a volume of ours, which goes to the trash by that. One of another driver, which has the same name by
 /// now, is left alone.
 pub(crate) fn forget(api: &Api, name: &str, driver: &str) -> Result<()> {
-    let path = format!("/volumes/{}", encode(name));
-    match api.find::<Value>(&path)? {
-        Some(volume) if volume["Driver"] == driver => Ok(api.delete(&path)?),
-        _ => Ok(()),
+    match volume(api, driver, name)? {
+        Some(_) => Ok(api.delete(&format!("/volumes/{}", encode(name)))?),
+        None => Ok(()),
     }
 }
 

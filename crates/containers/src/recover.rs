@@ -1,10 +1,10 @@
-//! Finishing or undoing what an interrupted relocation began. All of it is safe to do again.
+//! Finishing or undoing what an interrupted verb began. All of it is safe to do again.
 
-use super::engine;
-use super::journal::{Holder, Journal, Phase, Record};
 use crate::container::Container;
+use crate::engine;
 use crate::error::{Error, Result};
-use crate::relocate::adopt;
+use crate::journal::{Holder, Journal, Phase, Record};
+use crate::relocate::{adopt, kept};
 use crate::volumes::Volumes;
 use docker::Api;
 use model::ErrorKind;
@@ -17,14 +17,26 @@ const LONGEST_HOOK: Duration = Duration::from_secs(120);
 /// A container that runs for so long is well.
 const WELL: Duration = Duration::from_secs(3);
 
-/// What became of an interrupted relocation.
+/// What became of what was interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// The containers run on their new volumes.
+    /// It is as it was to be: after a relocation, the containers run on their new volumes.
     Finished,
-    /// The old containers are back.
+    /// It is as it was before: after a relocation, the old containers are back.
     Undone,
+}
+
+/// That a verb failed with `error`, and could not be undone either, for now.
+pub(crate) fn left(error: Error, undo: &Error, journal: &Path) -> Error {
+    Error {
+        state: format!(
+            "all data is there, and clearing up could not be finished yet: {undo}. {} says what was begun",
+            journal.display()
+        ),
+        next: "`everhold rescue --recover` goes on with it".to_owned(),
+        ..error
+    }
 }
 
 /// Finishes it where the new containers run, and undoes it where they don't. The journal is gone afterwards.
@@ -39,15 +51,20 @@ pub fn recover(journal: Journal, api: &Api, volumes: &dyn Volumes) -> Result<Out
             engine::unpause(api, container)?;
         }
     }
-    let outcome = match record.phase {
-        Phase::Done => Outcome::Finished,
-        Phase::Started if all_run(record, api)? || all_run_again(record, api)? => Outcome::Finished,
+    let outcome = match (&record.swap, record.phase) {
+        (Some(swap), _) => kept::settle(swap, api)?,
+        (None, Phase::Done) => Outcome::Finished,
+        (None, Phase::Started) if all_are_well(record, api)? => Outcome::Finished,
+        _ if record.phase >= Phase::Switching && only_the_new_are_left(record, api)? => {
+            go_on_without_the_old(record, api)?;
+            Outcome::Finished
+        }
         _ => {
             undo(record, api, volumes)?;
             Outcome::Undone
         }
     };
-    put_away(record, api, volumes)?;
+    put_away(record, volumes)?;
     for hook in &record.post {
         // Once, as promised; that it fails again and again must not keep everything else from being over.
         if let Err(error) = crate::hooks::run(api, hook, LONGEST_HOOK) {
@@ -85,6 +102,48 @@ fn runs_well(holder: &Holder, new: &Container) -> bool {
     new.is_running() && !new.is_restarting() && (new.health() != Some("unhealthy") || holder.was_unhealthy)
 }
 
+fn all_are_well(record: &Record, api: &Api) -> Result<bool> {
+    Ok((all_run(record, api)? || all_run_again(record, api)?) && record.made.starts(api)?)
+}
+
+/// Somebody has removed an old container: what it had is on the new volumes, and going back is not possible any more.
+fn only_the_new_are_left(record: &Record, api: &Api) -> Result<bool> {
+    let mut gone = false;
+    for holder in &record.holders {
+        match engine::inspect(api, &holder.old)? {
+            // Brought back already, and it writes where it was.
+            Some(old) if old.is_running() && !old.is_paused() => return Ok(false),
+            Some(_) => {}
+            None => gone = true,
+        }
+        let new = holder.new.as_deref().map(|new| engine::inspect(api, new)).transpose()?;
+        if new.flatten().is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(gone)
+}
+
+fn go_on_without_the_old(record: &Record, api: &Api) -> Result<()> {
+    for holder in &record.holders {
+        if let Some(old) = engine::inspect(api, &holder.old)? {
+            engine::set_restart_policy(api, &holder.old, &serde_json::json!({ "Name": "no" }))?;
+            if old.is_running() {
+                engine::kill(api, &holder.old)?;
+            }
+            engine::rename(api, &holder.old, &holder.kept)?;
+        }
+    }
+    for holder in &record.holders {
+        let new = holder.new.as_deref().unwrap_or_default();
+        engine::rename(api, new, &holder.name)?;
+        if holder.ran {
+            engine::start(api, new)?;
+        }
+    }
+    Ok(())
+}
+
 /// The new containers are started once more. They may have run for long, and have been stopped by somebody or by a reboot: what they
 /// have written is on the new volumes alone.
 fn all_run_again(record: &Record, api: &Api) -> Result<bool> {
@@ -119,6 +178,7 @@ fn undo(record: &Record, api: &Api, volumes: &dyn Volumes) -> Result<()> {
         first = first.and(undone);
     }
     first?;
+    record.made.remove_containers(api)?;
     if let Some(given) = &record.name_given {
         adopt::take_name_back(given, api, volumes)?;
     }
@@ -130,22 +190,17 @@ fn undo(record: &Record, api: &Api, volumes: &dyn Volumes) -> Result<()> {
             volumes.remove(&target.name)?;
         }
     }
-    Ok(())
+    record.made.remove_rest(api)
 }
 
 fn bring_back(holder: &Holder, phase: Phase, api: &Api) -> Result<()> {
-    let Some(old) = engine::inspect(api, &holder.old)? else {
-        return Err(Error::new(
-            ErrorKind::NotFound,
-            format!("the old container {} is gone", holder.kept),
-            "somebody has removed it; see whether the new one is as it should be",
-        ));
-    };
     // One that was made just before the journal could say so has this name, and has never run.
     let unnoted = engine::inspect(api, &holder.coming)?.filter(|found| found.state() == "created");
     for new in holder.new.clone().into_iter().chain(unnoted.map(|found| found.id().to_owned())) {
         engine::remove(api, &new)?;
     }
+    // Somebody has removed it, and that may be: there is nothing to bring back.
+    let Some(old) = engine::inspect(api, &holder.old)? else { return Ok(()) };
     if old.name() == holder.kept {
         engine::rename(api, &holder.old, &holder.name)?;
     }
@@ -166,7 +221,7 @@ fn bring_back(holder: &Holder, phase: Phase, api: &Api) -> Result<()> {
 }
 
 /// Our own uses of the volumes end.
-pub(super) fn put_away(record: &Record, _api: &Api, volumes: &dyn Volumes) -> Result<()> {
+pub(crate) fn put_away(record: &Record, volumes: &dyn Volumes) -> Result<()> {
     for target in &record.targets {
         volumes.unmount(&target.name, &record.r#use)?;
     }

@@ -1,0 +1,59 @@
+//! What a verb on whole containers works with, and how it begins so that nothing is left of it should it be killed.
+
+use crate::error::Result;
+use crate::journal::{Journal, Record};
+use crate::volumes::Volumes;
+use docker::Api;
+use std::path::Path;
+
+/// What a verb says while it is at work.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// What begins now.
+    Stage(String),
+    /// How far the copy is, in bytes.
+    Copied {
+        /// So much is read.
+        done: u64,
+        /// Of about so much.
+        total: u64,
+    },
+}
+
+/// What a verb works with; its points are of the type `Step`.
+pub struct Tools<'a, Step> {
+    /// The engine.
+    pub api: &'a Api,
+    /// The volumes.
+    pub volumes: &'a dyn Volumes,
+    /// The directory of the journals.
+    pub journals: &'a Path,
+    /// Called at each point.
+    pub at: &'a dyn Fn(Step),
+    /// Starts the process that clears up should this one be killed; it ends when the value is dropped and the journal is gone.
+    pub guard: &'a dyn Fn(&Path) -> Result<Box<dyn Send>>,
+    /// Hears how it goes.
+    pub say: &'a dyn Fn(Event),
+}
+
+impl<Step> Tools<'_, Step> {
+    /// The journal of this name, with a process that stands by it.
+    pub(crate) fn begin(&self, name: &str, record: Record) -> Result<(Journal, Box<dyn Send>)> {
+        let journal = Journal::begin(self.journals, name, record)?;
+        match (self.guard)(journal.path()) {
+            Ok(guard) => Ok((journal, guard)),
+            Err(error) => {
+                journal.end()?;
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn stage(&self, stage: impl Into<String>) {
+        (self.say)(Event::Stage(stage.into()));
+    }
+
+    pub(crate) fn reach(&self, step: Step) {
+        (self.at)(step);
+    }
+}

@@ -1,0 +1,208 @@
+//! What scenarios of whole containers ask of a Docker host.
+
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use testkit::{BUSYBOX, MARIADB, POSTGRES, Sandbox, until};
+
+/// An engine waits half a minute for each plugin of another sandbox whose daemon is dead just then.
+pub const SOON: Duration = Duration::from_secs(180);
+
+pub fn inspect(sandbox: &Sandbox, container: &str) -> Value {
+    let text = sandbox.docker(&["inspect", container]);
+    serde_json::from_str::<Value>(&text).unwrap()[0].take()
+}
+
+/// Not stopped, and not paused.
+pub fn running(sandbox: &Sandbox, container: &str) -> bool {
+    let state = &inspect(sandbox, container)["State"];
+    state["Running"] == true && state["Paused"] == false
+}
+
+/// All settings, without what belongs to one container alone: by other means than the product's own.
+pub fn settings(sandbox: &Sandbox, container: &str) -> Value {
+    let mut found = inspect(sandbox, container);
+    let short = found["Id"].as_str().unwrap()[..12].to_owned();
+    let hostname = found["Config"]["Hostname"].clone();
+    for network in found["NetworkSettings"]["Networks"].as_object_mut().unwrap().values_mut() {
+        let endpoint = network.as_object_mut().unwrap();
+        endpoint.retain(|key, _| ["IPAMConfig", "Aliases", "Links", "DriverOpts"].contains(&key.as_str()));
+        if let Some(aliases) = endpoint["Aliases"].as_array_mut() {
+            // The engine adds both.
+            aliases.retain(|alias| *alias != short.as_str() && *alias != hostname);
+        }
+    }
+    let host = found["HostConfig"].as_object_mut().unwrap();
+    host.remove("Binds");
+    serde_json::json!({
+        "config": found["Config"], "host": found["HostConfig"], "image": found["Image"], "path": found["Path"],
+        "args": found["Args"], "networks": found["NetworkSettings"]["Networks"],
+    })
+}
+
+/// The same of a container that was restored, whose image has the writable layer in it; and what it has mounted.
+pub fn settings_and_mounts(sandbox: &Sandbox, container: &str) -> Value {
+    let mut found = inspect(sandbox, container);
+    let short = found["Id"].as_str().unwrap()[..12].to_owned();
+    let hostname = found["Config"]["Hostname"].clone();
+    for network in found["NetworkSettings"]["Networks"].as_object_mut().unwrap().values_mut() {
+        let endpoint = network.as_object_mut().unwrap();
+        endpoint.retain(|key, _| ["IPAMConfig", "Aliases", "Links", "DriverOpts"].contains(&key.as_str()));
+        if let Some(aliases) = endpoint["Aliases"].as_array_mut() {
+            // The engine adds both.
+            aliases.retain(|alias| *alias != short.as_str() && *alias != hostname);
+        }
+    }
+    let config = found["Config"].as_object_mut().unwrap();
+    // The image has the writable layer in it.
+    config.remove("Image");
+    let mounts: Vec<Value> = found["Mounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|mount| serde_json::json!([mount["Type"], mount["Name"], mount["Destination"], mount["RW"]]))
+        .collect();
+    let mut mounts = mounts;
+    mounts.sort_by_key(Value::to_string);
+    found["HostConfig"].as_object_mut().unwrap().remove("Binds");
+    plain(serde_json::json!({
+        "config": found["Config"], "host": found["HostConfig"], "path": found["Path"], "args": found["Args"],
+        "networks": found["NetworkSettings"]["Networks"], "mounts": mounts,
+    }))
+}
+
+/// Without what says nothing, which engines say in many ways.
+fn plain(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let plain = map.into_iter().map(|(key, value)| (key, plain(value)));
+            let nothing = [
+                Value::Null,
+                false.into(),
+                0.into(),
+                "".into(),
+                Value::Array(Vec::new()),
+                Value::Object(Default::default()),
+            ];
+            Value::Object(plain.filter(|(_, value)| !nothing.contains(value)).collect())
+        }
+        other => other,
+    }
+}
+
+/// The first path in which two documents differ.
+#[track_caller]
+pub fn assert_same(was: &Value, is: &Value, path: &str) {
+    if let (Value::Object(one), Value::Object(other)) = (was, is) {
+        for key in one.keys().chain(other.keys()) {
+            let null = Value::Null;
+            assert_same(
+                one.get(key).unwrap_or(&null),
+                other.get(key).unwrap_or(&null),
+                &format!("{path}/{key}"),
+            );
+        }
+    } else {
+        assert_eq!(was, is, "{path}");
+    }
+}
+
+/// No journal is left, so nobody has anything to finish or undo.
+pub fn settled(sandbox: &Sandbox) -> bool {
+    let entries = std::fs::read_dir(sandbox.state().join("relocations"));
+    entries.map_or(0, |entries| {
+        entries.flatten().filter(|entry| entry.path().extension().is_some_and(|end| end == "json")).count()
+    }) == 0
+}
+
+/// PostgreSQL without a volume, which answers.
+pub fn start_postgres(sandbox: &Sandbox, name: &str, options: &[&str]) {
+    sandbox.docker(&[&["run", "-d", "--name", name], options, &[POSTGRES]].concat());
+    answers(sandbox, name);
+}
+
+pub fn answers(sandbox: &Sandbox, name: &str) {
+    until("PostgreSQL answers", SOON, || {
+        let words = ["exec", name, "psql", "-h", "/var/run/postgresql", "-qc", "select 1"];
+        sandbox.try_docker(&words).status.success()
+    });
+}
+
+/// MariaDB without a volume, which answers.
+pub fn start_mariadb(sandbox: &Sandbox, name: &str, options: &[&str]) {
+    sandbox.docker(&[&["run", "-d", "--name", name], options, &[MARIADB]].concat());
+    mariadb_answers(sandbox, name);
+}
+
+pub fn mariadb_answers(sandbox: &Sandbox, name: &str) {
+    until("MariaDB answers", SOON, || {
+        sandbox.try_docker(&["exec", name, "mariadb", "-N", "-e", "select 1"]).status.success()
+    });
+}
+
+/// What MariaDB says to a statement.
+pub fn mariadb(sandbox: &Sandbox, name: &str, statement: &str) -> String {
+    sandbox.docker(&["exec", name, "mariadb", "-N", "-e", statement])
+}
+
+/// Busybox, without a network, at a script that makes `/tmp/ready` when it has written.
+pub fn start_box(sandbox: &Sandbox, name: &str, options: &[&str], script: &str) {
+    let script = format!("{script}; touch /tmp/ready; exec sleep 1000");
+    let run = ["run", "-d", "--name", name, "--network", "none"];
+    sandbox.docker(&[&run[..], options, &[BUSYBOX, "sh", "-c", &script]].concat());
+    until("it has written", SOON, || {
+        sandbox.try_docker(&["exec", name, "ls", "/tmp/ready"]).status.success()
+    });
+}
+
+/// A container that its engine has given up: it could not be removed, for something of it is in use.
+pub fn start_dead(sandbox: &Sandbox, name: &str) {
+    start_box(sandbox, name, &[], "true");
+    let upper = inspect(sandbox, name)["GraphDriver"]["Data"]["UpperDir"].as_str().unwrap().to_owned();
+    let busy = format!("{upper}/tmp/busy");
+    std::fs::write(&busy, "x").unwrap();
+    let keep = |keep: &str| assert!(Command::new("chattr").args([keep, &busy]).status().unwrap().success());
+    keep("+i");
+    sandbox.docker_fails(&["rm", "-f", name]);
+    keep("-i");
+    assert_eq!(inspect(sandbox, name)["State"]["Status"], "dead");
+}
+
+/// Everhold, stopped at a point.
+pub struct Waiting(Child);
+
+impl Waiting {
+    pub fn at(sandbox: &Sandbox, point: &str, words: &[&str]) -> Self {
+        let mut command = sandbox.command(words);
+        let command = command.env("EVERHOLD_FAULT", format!("wait-{point}"));
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let waiting = Self(child);
+        until(&format!("it has stopped at {point}"), SOON, || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", waiting.0.id())).unwrap_or_default();
+            stat.contains(") T ")
+        });
+        waiting
+    }
+
+    /// Lets it go on; whether it succeeds.
+    pub fn go_on(mut self) -> bool {
+        assert!(Command::new("kill").args(["-CONT", &self.0.id().to_string()]).status().unwrap().success());
+        self.0.wait().unwrap().success()
+    }
+}
+
+pub fn file(sandbox: &Sandbox, name: &str) -> (PathBuf, String) {
+    let path = sandbox.dir().join(name);
+    let text = path.display().to_string();
+    (path, text)
+}
+
+/// A network with a subnet of the sandbox's own.
+pub fn network(sandbox: &Sandbox, name: &str) -> String {
+    // Two engines share the kernel's routes: the number of this process keeps their subnets apart.
+    let unique = std::process::id() ^ (name.len() as u32) << 3;
+    let prefix = format!("10.{}.{}", 64 + unique % 128, (unique / 128) % 256);
+    sandbox.docker(&["network", "create", "--subnet", &format!("{prefix}.0/24"), name]);
+    prefix
+}
