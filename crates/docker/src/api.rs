@@ -6,16 +6,18 @@
 use crate::client::{ApiError, Client, encode, nothing, read};
 use base64::Engine;
 use http_body_util::BodyExt;
-use http_body_util::channel::Channel;
 use hyper::Method;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes, Frame, Incoming};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::runtime::{Handle, Runtime};
+use tokio::sync::mpsc;
 
 /// A question about what is there. An engine that is asked for a volume it does not know asks all of its plugins, and waits for
 /// half a minute for each that is gone.
@@ -172,43 +174,23 @@ impl Api {
     /// # Errors
     /// No engine, a refusal, or `content` can't be read.
     pub fn upload(&self, method: Method, path: &str, mut content: impl Read) -> Result<Vec<u8>> {
-        let (mut sender, body) = Channel::<Bytes, io::Error>::new(4);
+        let (sender, pieces) = mpsc::channel(4);
+        let body = Pieces(pieces);
         let (client, target) = (Arc::clone(&self.client), path.to_owned());
         let answer = self.runtime.spawn(async move {
             let answer = client.call(method, &target, Some("application/x-tar"), body.boxed()).await?;
             bytes(answer.into_body(), &target).await
         });
-        let failed = self.pump(&mut sender, &mut content).err();
-        let broken = failed.is_some();
-        match failed {
-            Some(error) => sender.abort(error),
-            None => drop(sender),
-        }
+        let broken = match pump(&sender, &mut content) {
+            Ok(()) => false,
+            // If nobody takes it any more, the engine has said why.
+            Err(error) => sender.blocking_send(Err(error)).is_ok(),
+        };
+        drop(sender);
         let strange = |why: String| ApiError::Strange { path: path.to_owned(), why };
         match self.in_time(STREAM, async { answer.await.map_err(|error| strange(error.to_string()))? }) {
             Err(ApiError::Unreachable { source, .. }) if broken => Err(strange(source.to_string())),
             other => other,
-        }
-    }
-
-    fn pump(
-        &self,
-        sender: &mut http_body_util::channel::Sender<Bytes, io::Error>,
-        content: &mut impl Read,
-    ) -> io::Result<()> {
-        loop {
-            let mut block = vec![0; 256 << 10];
-            let read = match content.read(&mut block) {
-                Ok(0) => return Ok(()),
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            block.truncate(read);
-            // The engine has answered already, or hung up: its answer says why.
-            if self.runtime.block_on(sender.send_data(Bytes::from(block))).is_err() {
-                return Ok(());
-            }
         }
     }
 
@@ -237,6 +219,39 @@ impl Api {
         })?;
         let ended: Value = self.get(&format!("/exec/{id}/json"))?;
         Ok(Executed { status: ended["ExitCode"].as_i64().unwrap_or(-1), output })
+    }
+}
+
+/// A body whose pieces come from another thread. Its end is the end of the queue, and so is what went wrong: `http_body_util`'s
+/// channel has them beside the queue, and ends a body whose last pieces were sent between its two looks.
+struct Pieces(mpsc::Receiver<io::Result<Bytes>>);
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.0.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+    }
+}
+
+fn pump(sender: &mpsc::Sender<io::Result<Bytes>>, content: &mut impl Read) -> io::Result<()> {
+    loop {
+        let mut block = vec![0; 256 << 10];
+        let read = match content.read(&mut block) {
+            Ok(0) => return Ok(()),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        block.truncate(read);
+        // The engine has answered already, or hung up: its answer says why.
+        if sender.blocking_send(Ok(Bytes::from(block))).is_err() {
+            return Ok(());
+        }
     }
 }
 
@@ -344,6 +359,75 @@ mod tests {
         assert_eq!((found.is_dir, found.size), (true, 4096));
         assert_eq!(found.mtime.unwrap().to_string(), "2026-01-02T01:04:05.6Z");
         assert_eq!(stat(b"nonsense"), None);
+    }
+
+    /// An engine that says how many bytes it was sent.
+    fn counting_engine(path: &Path) {
+        use std::io::{BufRead, BufReader, Write};
+        let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let mut reader = BufReader::new(stream);
+                loop {
+                    let (mut line, mut head) = (String::new(), String::new());
+                    while reader.read_line(&mut line).unwrap_or(0) > 2 {
+                        head.push_str(&std::mem::take(&mut line));
+                    }
+                    if head.is_empty() {
+                        break;
+                    }
+                    let mut bytes = 0;
+                    while head.contains("chunked") {
+                        line.clear();
+                        reader.read_line(&mut line).unwrap();
+                        let size = usize::from_str_radix(line.trim(), 16).unwrap();
+                        reader.read_exact(&mut vec![0; size + 2]).unwrap();
+                        bytes += size;
+                        if size == 0 {
+                            break;
+                        }
+                    }
+                    let said = format!("{{\"ApiVersion\":\"1.41\",\"bytes\":{bytes}}}");
+                    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{said}", said.len());
+                    reader.get_mut().write_all(answer.as_bytes()).unwrap();
+                }
+            }
+        });
+    }
+
+    /// Reads one byte at a time, so that the last pieces come close together.
+    struct Slowly<'a>(&'a [u8]);
+
+    impl Read for Slowly<'_> {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let some = into.len().min(1);
+            self.0.read(&mut into[..some])
+        }
+    }
+
+    #[test]
+    fn all_of_an_upload_arrives() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("docker.sock");
+        counting_engine(&socket);
+        let api = Api::new(socket).unwrap();
+        for _ in 0..200 {
+            let said = api.upload(Method::POST, "/images/load", Slowly(b"twelve bytes")).unwrap();
+            let said: Value = serde_json::from_slice(&said).unwrap();
+            assert_eq!(said["bytes"], 12);
+        }
+    }
+
+    #[test]
+    fn no_piece_of_a_body_is_lost_at_its_end() {
+        let runtime = Runtime::new().unwrap();
+        for _ in 0..10_000 {
+            let (sender, pieces) = mpsc::channel(4);
+            let sending = std::thread::spawn(move || pump(&sender, &mut Slowly(b"twelve bytes")));
+            let body = runtime.block_on(Pieces(pieces).collect()).unwrap().to_bytes();
+            sending.join().unwrap().unwrap();
+            assert_eq!(&body[..], b"twelve bytes");
+        }
     }
 
     #[test]
