@@ -182,11 +182,28 @@ pub(crate) struct Context<'a> {
     pub host: &'a Host,
     pub rules: &'a Rules,
     pub cases: Vec<Case<'a>>,
+    /// Containers that were not asked for.
+    pub others: Vec<Case<'a>>,
 }
 
 impl<'a> Context<'a> {
     pub(crate) fn new(host: &'a Host, rules: &'a Rules) -> Self {
-        let cases = host.containers.iter().map(|container| Case::new(container, rules)).collect();
-        Self { host, rules, cases }
+        let cases = |containers: &'a [Container]| {
+            containers.iter().map(|container| Case::new(container, rules)).collect()
+        };
+        Self { host, rules, cases: cases(&host.containers), others: cases(&host.others) }
+    }
+
+    /// All containers of the host.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Case<'a>> {
+        self.cases.iter().chain(&self.others)
+    }
+
+    /// The containers that have this volume.
+    pub(crate) fn holders(&self, volume: &str) -> Vec<&'a Container> {
+        let has = |case: &&Case<'_>| {
+            case.container.mounts.iter().any(|mount| mount.volume.as_deref() == Some(volume))
+        };
+        self.all().filter(has).map(|case| case.container).collect()
     }
 }

@@ -71,7 +71,7 @@ fn summary(host: &Host, rules: &Rules, findings: &[Finding]) -> Summary {
         sentences.push(format!("{were}, and may hold more; the notes name what."));
     }
     Summary {
-        headline: headline(host, losing.len() as u64, lost_bytes, unsure, unseen > 0),
+        headline: headline(host, losing.len() as u64, lost_bytes, unsure, unseen > 0, has_small(findings)),
         sentences,
         containers: host.containers.len() as u64,
         losing_containers: losing.len() as u64,
@@ -85,16 +85,23 @@ fn summary(host: &Host, rules: &Rules, findings: &[Finding]) -> Summary {
     }
 }
 
-fn headline(host: &Host, losing: u64, lost: u64, unsure: bool, unseen: bool) -> String {
+/// Whether files in a layer go too that are too small to count as a loss.
+fn has_small(findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| finding.code == "files-in-layer" && finding.severity == Severity::Risk)
+}
+
+fn headline(host: &Host, losing: u64, lost: u64, unsure: bool, unseen: bool, small: bool) -> String {
     if losing == 0 {
+        let nothing = if small { "Nothing but small changes" } else { "Nothing" };
         return match host.containers.len() {
             0 => "There are no containers, so nothing would be lost.".to_owned(),
             _ if unseen => {
-                "Nothing would be lost if the containers were removed now, as far as could be seen."
-                    .to_owned()
+                format!(
+                    "{nothing} would be lost if the containers were removed now, as far as could be seen."
+                )
             }
-            1 => "Nothing would be lost if the container were removed now.".to_owned(),
-            all => format!("Nothing would be lost if the {all} containers were removed now."),
+            1 => format!("{nothing} would be lost if the container were removed now."),
+            all => format!("{nothing} would be lost if the {all} containers were removed now."),
         };
     }
     let what = match (lost, unsure) {

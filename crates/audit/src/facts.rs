@@ -14,8 +14,10 @@ pub struct Host {
     pub engine: EngineFacts,
     /// When it was looked at.
     pub now: Timestamp,
-    /// All containers, also stopped ones.
+    /// All containers that are looked at, also stopped ones.
     pub containers: Vec<Container>,
+    /// All others, as far as the engine tells without anybody looking into them: nothing is said of them but what they share.
+    pub others: Vec<Container>,
     /// All volumes that the engine lists.
     pub volumes: Vec<Volume>,
     /// What else could not be looked at, each as a sentence without a full stop.
@@ -105,9 +107,9 @@ pub struct Container {
     pub labels: BTreeMap<String, String>,
     /// As configured: empty, `1000:1000`, `postgres`.
     pub user: String,
-    /// The user ID of the main process, while it runs.
+    /// The user ID of the main process while it runs, otherwise the one that it would have. `None`: not known.
     pub uid: Option<u32>,
-    /// The group IDs of the main process, supplementary ones included, while it runs.
+    /// The group IDs that go with it, supplementary ones included.
     pub gids: Vec<u32>,
     /// `no`, `always`, `unless-stopped`, `on-failure`, or empty.
     pub restart_policy: String,
@@ -115,6 +117,8 @@ pub struct Container {
     pub auto_remove: bool,
     /// `--read-only`.
     pub read_only_root: bool,
+    /// The names of containers that live in its network or in other namespaces of it.
+    pub dependents: Vec<String>,
     /// What is mounted into it.
     pub mounts: Vec<Mount>,
     /// What lies in its writable layer. `Err`: why that could not be looked at, a phrase without a full stop.
@@ -215,6 +219,8 @@ pub struct Volume {
     pub driver: String,
     /// Whether the engine made up its name.
     pub anonymous: bool,
+    /// What it was made with (`o=addr=…`). Those of Docker's driver `local` make it a mount.
+    pub options: BTreeMap<String, String>,
     /// Where it is on the host. Empty or `None` for a plugin's that is not mounted.
     pub mountpoint: Option<String>,
     /// Its labels.
@@ -232,6 +238,8 @@ pub struct Volume {
 pub enum Protection {
     /// Not Everhold's; no backup is known.
     Unknown,
+    /// Everhold's; whether it has history was not told.
+    Unseen,
     /// Everhold's, without history.
     None,
     /// Everhold's, with history.

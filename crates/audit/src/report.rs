@@ -98,6 +98,9 @@ pub struct Finding {
     /// The shell command that changes it. `…` in it stands for what only the reader knows. `None`: no single command does it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
+    /// The directories in the container that `everhold rescue` would move, of findings that it helps with: those of the command.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rescue: Vec<String>,
     /// Bytes at stake. No byte is in two findings of a container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
@@ -165,6 +168,9 @@ pub struct MountReport {
     pub volume: Option<String>,
     /// Whether the engine made up that name.
     pub anonymous: bool,
+    /// The volume's driver.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
     /// The path on the host.
     pub source: String,
     /// The path in the container.
@@ -189,6 +195,7 @@ impl MountReport {
             kind: mount.kind.word().to_owned(),
             volume: mount.volume.clone(),
             anonymous: mount.anonymous,
+            driver: mount.driver.clone().filter(|driver| !driver.is_empty()),
             source: mount.source.clone(),
             destination: mount.destination.clone(),
             read_write: mount.read_write,
@@ -216,7 +223,7 @@ pub struct VolumeReport {
     /// Whether it is empty.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub empty: Option<bool>,
-    /// Whether its past is kept: `unknown` (not Everhold's), `none`, `behind` or `protected`.
+    /// Whether its past is kept: `unknown` (not Everhold's, or its daemon does not answer), `none`, `behind` or `protected`.
     pub history: &'static str,
 }
 
@@ -231,7 +238,7 @@ impl VolumeReport {
             used_bytes: content.and_then(|content| content.used),
             empty: content.map(|content| content.empty),
             history: match &volume.protection {
-                Protection::Unknown => "unknown",
+                Protection::Unknown | Protection::Unseen => "unknown",
                 Protection::None => "none",
                 Protection::Protected { behind: Some(_) } => "behind",
                 Protection::Protected { behind: None } => "protected",

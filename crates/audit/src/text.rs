@@ -1,6 +1,7 @@
 //! The report as plain lines. Whoever prints them chooses the colours; nothing in them acts on a terminal.
 
 use crate::report::{ContainerReport, Finding, MountReport, Report, Severity};
+use crate::tally::LayerFile;
 use crate::words::{amount, bytes, count, plain};
 
 /// One line.
@@ -37,7 +38,18 @@ pub fn text(report: &Report) -> Vec<Line> {
         of_host.into_iter().for_each(|finding| lines.finding(finding, 1, &finding.found));
     }
     lines.quiet(report, &quiet);
+    if !quiet.is_empty() || leaves_out(report) {
+        lines.blank();
+        lines.add(None, 0, "What is left out here is in --json, and in --html FILE.");
+    }
     lines.0
+}
+
+/// Whether there is more to say of findings, or of files in layers.
+fn leaves_out(report: &Report) -> bool {
+    let layers = report.containers.iter().filter_map(|container| container.layer.as_ref());
+    report.findings.iter().any(|finding| finding.severity < Severity::Risk)
+        || layers.into_iter().any(|layer| layer.matter.files > 1)
 }
 
 /// Notes on what could be done better do not make a container worth a section.
@@ -71,6 +83,9 @@ impl Lines {
             self.add(None, 1, &mount_line(mount));
         }
         self.add(None, 1, &layer_line(container));
+        if let Some(line) = files_line(container) {
+            self.add(None, 2, &line);
+        }
     }
 
     fn finding(&mut self, finding: &Finding, indent: usize, found: &str) {
@@ -110,6 +125,7 @@ fn mount_line(mount: &MountReport) -> String {
         (None, false) if mount.kind == "bind" => format!("host directory {}", mount.source),
         (None, false) => mount.kind.clone(),
     };
+    let driver = mount.driver.as_ref().map(|driver| format!(", driver {driver}")).unwrap_or_default();
     let size = match (mount.empty, mount.used_bytes) {
         (Some(true), _) => ", empty".to_owned(),
         (_, Some(used)) => format!(", {}", bytes(used)),
@@ -117,11 +133,11 @@ fn mount_line(mount: &MountReport) -> String {
     };
     let only = if mount.read_write { "" } else { ", read-only" };
     let holds = mount.holds.as_ref().map(|service| format!(", data of {service}")).unwrap_or_default();
-    format!("{} on {what}{size}{only}{holds}", mount.destination)
+    format!("{} on {what}{driver}{size}{only}{holds}", mount.destination)
 }
 
 /// What the layer holds, in one line.
-pub(crate) fn layer_line(container: &ContainerReport) -> String {
+fn layer_line(container: &ContainerReport) -> String {
     let Some(layer) = &container.layer else { return "layer: not looked at".to_owned() };
     let noise = layer.noise_total();
     let names: Vec<&str> = layer.noise.iter().map(|noise| noise.name.as_str()).collect();
@@ -133,4 +149,16 @@ pub(crate) fn layer_line(container: &ContainerReport) -> String {
         0 => format!("layer: nothing that matters{noise}"),
         _ => format!("layer: {}{noise}", amount(layer.matter)),
     }
+}
+
+/// The largest file in the layer, and the newest.
+fn files_line(container: &ContainerReport) -> Option<String> {
+    let layer = container.layer.as_ref()?;
+    let (largest, newest) = (layer.largest.first()?, layer.newest.first()?);
+    let size = |file: &LayerFile| format!("{} ({})", file.path, bytes(file.bytes));
+    let time = |file: &LayerFile| file.modified.strftime("%Y-%m-%d %H:%M UTC").to_string();
+    Some(match largest.path == newest.path {
+        true => format!("largest and newest {}, of {}", size(largest), time(newest)),
+        false => format!("largest {}, newest {} of {}", size(largest), size(newest), time(newest)),
+    })
 }

@@ -4,6 +4,7 @@
 mod content;
 mod layer;
 mod processes;
+mod user;
 
 use crate::container::{self, Container};
 use crate::error::Result;
@@ -49,28 +50,34 @@ pub fn survey(api: &Api, asked: &Asked<'_>) -> Result<Host> {
     };
     let mut unreadable = Vec::new();
     let listed: Vec<Value> = api.get("/containers/json?all=true")?;
-    let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut containers = Vec::new();
     let wanted = wanted(api, asked.containers)?;
+    let mut all = Vec::new();
     for id in listed.iter().filter_map(|container| container["Id"].as_str()) {
-        // Removed since: then it can't lose anything any more.
-        let Some(container) = Container::find(api, id)? else { continue };
-        for mount in container.mounts() {
-            if let Some(volume) = mount.name {
-                users.entry(volume).or_default().push(container.name().to_owned());
-            }
-        }
-        if wanted.is_empty() || wanted.contains(id) {
-            containers.push(facts_of(api, &container, asked, device));
+        // One that was removed since can't lose anything any more.
+        all.extend(Container::find(api, id)?);
+    }
+    let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for container in &all {
+        for volume in container.mounts().into_iter().filter_map(|mount| mount.name) {
+            users.entry(volume).or_default().push(container.name().to_owned());
         }
     }
+    let (looked_at, others): (Vec<_>, Vec<_>) =
+        all.iter().partition(|container| wanted.is_empty() || wanted.contains(container.id()));
+    // Where user numbers of containers are others on the host, those in a container's files say nothing.
+    let options = info["SecurityOptions"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let mut options = options.map(|option| option.split(',').next().unwrap_or_default());
+    let same_users = !options.any(|option| ["name=userns", "name=rootless"].contains(&option));
+    let look = |container| look(api, container, &all, asked, device, same_users);
+    let containers: Vec<_> = looked_at.into_iter().map(look).collect();
+    let others = others.into_iter().map(|container| outline(container, &all)).collect();
     let volumes = volumes(api, asked, &users, &containers, device, &mut unreadable)?;
     if asked.protection.is_none() && volumes.iter().any(|volume| volume.driver == asked.driver) {
         unreadable.push(
             "Everhold's daemon does not answer, so what it keeps of its volumes is not known".to_owned(),
         );
     }
-    Ok(Host { engine, now: asked.now, containers, volumes, unreadable })
+    Ok(Host { engine, now: asked.now, containers, others, volumes, unreadable })
 }
 
 /// The IDs of what was asked for.
@@ -82,10 +89,42 @@ fn wanted(api: &Api, names: &[String]) -> Result<BTreeSet<String>> {
     Ok(ids)
 }
 
-fn facts_of(api: &Api, container: &Container, asked: &Asked<'_>, device: Option<u64>) -> facts::Container {
-    let owned = |texts: &mut dyn Iterator<Item = &str>| texts.map(str::to_owned).collect::<Vec<_>>();
-    let process = container.pid().map(processes::of).unwrap_or_default();
+/// All that is known of a container.
+fn look(
+    api: &Api,
+    container: &Container,
+    all: &[Container],
+    asked: &Asked<'_>,
+    device: Option<u64>,
+    same_users: bool,
+) -> facts::Container {
     let layers = crate::files::Layers::of(container);
+    let process = container.pid().map(processes::of).unwrap_or_default();
+    let will_be =
+        || layers.as_ref().ok().filter(|_| same_users).and_then(|layers| user::of(container, layers));
+    let (uid, gids) = match process.uid {
+        Some(uid) => (Some(uid), process.gids),
+        None => will_be().map_or((None, Vec::new()), |(uid, gids)| (Some(uid), gids)),
+    };
+    let mut facts = facts::Container {
+        processes: process.names,
+        uid,
+        gids,
+        mounts: container
+            .mounts()
+            .iter()
+            .map(|mount| mount_facts(container, mount, layers.as_ref().ok(), device))
+            .collect(),
+        ..outline(container, all)
+    };
+    let watched = asked.rules.data_paths(&facts);
+    facts.layer = layer::of(api, container, &layers, asked.rules, watched);
+    facts
+}
+
+/// What the engine says of a container.
+fn outline(container: &Container, all: &[Container]) -> facts::Container {
+    let owned = |texts: &mut dyn Iterator<Item = &str>| texts.map(str::to_owned).collect::<Vec<_>>();
     let env = container.texts("/Config/Env").filter_map(|pair| pair.split_once('='));
     let labels = container.document().pointer("/Config/Labels").and_then(Value::as_object);
     let labels = labels
@@ -95,8 +134,7 @@ fn facts_of(api: &Api, container: &Container, asked: &Asked<'_>, device: Option<
     let config = |key: &str| container.document()["Config"][key].as_str().unwrap_or_default().to_owned();
     let mut command = vec![container.document()["Path"].as_str().unwrap_or_default().to_owned()];
     command.extend(container.texts("/Args").map(str::to_owned));
-    let mounts = container.mounts();
-    let mut facts = facts::Container {
+    facts::Container {
         id: container.id().to_owned(),
         name: container.name().to_owned(),
         image: container.image().to_owned(),
@@ -105,28 +143,36 @@ fn facts_of(api: &Api, container: &Container, asked: &Asked<'_>, device: Option<
         hostname: Some(config("Hostname")).filter(|name| !name.is_empty()),
         env: env.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
         command,
-        processes: process.names,
+        processes: Vec::new(),
         exposed_ports: owned(&mut container.keys("/Config/ExposedPorts")),
         declared_volumes: owned(&mut container.keys("/Config/Volumes")),
         labels: labels.collect(),
         user: config("User"),
-        uid: process.uid,
-        gids: process.gids,
+        uid: None,
+        gids: Vec::new(),
         restart_policy: container.document()["HostConfig"]["RestartPolicy"]["Name"]
             .as_str()
             .unwrap_or_default()
             .to_owned(),
         auto_remove: container.removes_itself(),
         read_only_root: container.is("/HostConfig/ReadonlyRootfs"),
-        mounts: mounts
-            .iter()
-            .map(|mount| mount_facts(container, mount, layers.as_ref().ok(), device))
-            .collect(),
+        dependents: dependents(container, all),
+        mounts: container.mounts().iter().map(bare_mount).collect(),
         layer: Ok(audit::Layer::default()),
+    }
+}
+
+/// Containers that live in this one's network or in other namespaces of it.
+fn dependents(container: &Container, all: &[Container]) -> Vec<String> {
+    let joins = |other: &&Container| {
+        ["NetworkMode", "IpcMode", "PidMode"].iter().any(|mode| {
+            let mode = other.document()["HostConfig"][*mode].as_str().unwrap_or_default();
+            let owner = mode.strip_prefix("container:");
+            owner.is_some_and(|owner| owner == container.id() || owner == container.name())
+        })
     };
-    let watched = asked.rules.data_paths(&facts);
-    facts.layer = layer::of(api, container, &layers, asked.rules, watched);
-    facts
+    let others = all.iter().filter(|other| other.id() != container.id());
+    others.filter(joins).map(|other| other.name().to_owned()).collect()
 }
 
 fn state(word: &str) -> State {
@@ -155,6 +201,11 @@ fn mount_facts(
         }
         _ => None,
     };
+    facts::Mount { content, shadows: image.map(|names| names.len() as u64), copied_up, ..bare_mount(mount) }
+}
+
+/// A mount as the engine tells of it.
+fn bare_mount(mount: &container::Mount) -> facts::Mount {
     facts::Mount {
         kind: match mount.kind.as_str() {
             "volume" => MountKind::Volume,
@@ -168,9 +219,9 @@ fn mount_facts(
         destination: mount.destination.display().to_string(),
         driver: mount.driver.clone(),
         read_write: mount.read_write,
-        content,
-        shadows: image.map(|names| names.len() as u64),
-        copied_up,
+        content: None,
+        shadows: None,
+        copied_up: None,
     }
 }
 
@@ -210,26 +261,29 @@ fn volumes(
             mountpoint =
                 alone.and_then(|alone| Some(alone["Mountpoint"].as_str()?.to_owned())).unwrap_or_default();
         }
-        let special = volume["Options"].as_object().is_some_and(|options| !options.is_empty());
+        let texts = |key: &str| -> BTreeMap<String, String> {
+            let pairs = volume[key].as_object().into_iter().flatten();
+            pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+        };
+        let options = texts("Options");
         let seen = containers.iter().flat_map(|container| &container.mounts);
         let seen =
             seen.filter(|mount| mount.volume.as_ref() == Some(&name)).find_map(|mount| mount.content.clone());
         // A volume with options is a mount that is there only while somebody uses it.
         let content = seen.or_else(|| {
             let is_mounted = || linux::mounts::is_mount_point(Path::new(&mountpoint)).unwrap_or_default();
-            let there = !mountpoint.is_empty() && (!special || is_mounted());
+            let there = !mountpoint.is_empty() && (options.is_empty() || is_mounted());
             if there { content::at(Path::new(&mountpoint), device) } else { None }
         });
-        let labels = volume["Labels"].as_object().into_iter().flatten();
         volumes.push(facts::Volume {
             anonymous: container::is_made_up(&name),
-            labels: labels
-                .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
-                .collect(),
+            labels: texts("Labels"),
+            options,
             used_by: users.get(&name).cloned().unwrap_or_default(),
             protection: match (&asked.protection, driver == asked.driver) {
                 (Some(known), true) => known.get(&name).cloned().unwrap_or(Protection::None),
-                _ => Protection::Unknown,
+                (None, true) => Protection::Unseen,
+                (_, false) => Protection::Unknown,
             },
             mountpoint: Some(mountpoint).filter(|path| !path.is_empty()),
             content,

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 /// The same volume or host path, writable in several containers.
 pub(super) fn shared_writable(context: &Context<'_>) -> Vec<Draft> {
     let mut users: BTreeMap<(bool, &str), Vec<(&Case<'_>, &Mount)>> = BTreeMap::new();
-    for case in &context.cases {
+    for case in context.all() {
         for mount in case.container.mounts.iter().filter(|mount| mount.read_write) {
             let Some(key) = key(mount, context) else { continue };
             let uses = users.entry(key).or_default();
@@ -19,7 +19,11 @@ pub(super) fn shared_writable(context: &Context<'_>) -> Vec<Draft> {
             }
         }
     }
-    let shared = users.into_iter().filter(|(_, uses)| uses.len() > 1);
+    // Those that were asked for stand first.
+    let asked = |case: &Case<'_>| context.cases.iter().any(|asked| std::ptr::eq(asked, case));
+    let shared = users
+        .into_iter()
+        .filter(|(_, uses)| uses.len() > 1 && uses.first().is_some_and(|(case, _)| asked(case)));
     shared.map(|((volume, source), uses)| shared_by(volume, source, &uses)).collect()
 }
 
@@ -35,6 +39,7 @@ fn shared_by(volume: bool, source: &str, uses: &[(&Case<'_>, &Mount)]) -> Draft 
         format!("{what} is writable in {}: {}", count(names.len() as u64, "container"), list(&names, 6));
     let draft = Draft::new(Severity::Risk, found).path(source);
     let draft = if volume { Draft { path: None, ..draft }.volume(source) } else { draft };
+    let draft = draft.command(format!("docker ps -a --filter {}", quote(&format!("volume={source}"))));
     if servers.len() > 1 {
         let more = format!(
             "{} keep a database there: two servers on the same files destroy the data, so never let them run at the same time",
@@ -77,8 +82,9 @@ pub(super) fn not_writable(case: &Case<'_>, _: &Context<'_>) -> Vec<Draft> {
         held.filter(|(_, content)| content.exists && content.is_directory() && !writes(uid, &gids, content));
     refused
         .map(|(mount, content)| {
+            let runs = if container.state.is_alive() { "runs" } else { "would run" };
             let found = format!(
-                "{} belongs to user {} and group {} with mode {:04o}; the container's process runs as user {uid} and can't write there",
+                "{} belongs to user {} and group {} with mode {:04o}; the container's process {runs} as user {uid} and can't write there",
                 mount.destination,
                 content.uid,
                 content.gid,

@@ -1,6 +1,7 @@
 //! How containers are started.
 
 use super::Draft;
+use super::save::{Way, back_up, way};
 use crate::case::{Case, Context};
 use crate::facts::MountKind;
 use crate::recognise::ImageName;
@@ -8,7 +9,7 @@ use crate::report::{Severity, holds_data};
 use crate::words::quote;
 
 /// `--rm` with data that goes too.
-pub(super) fn removes_itself(case: &Case<'_>, _: &Context<'_>) -> Vec<Draft> {
+pub(super) fn removes_itself(case: &Case<'_>, context: &Context<'_>) -> Vec<Draft> {
     let container = case.container;
     let in_layer = !case.layer_data().is_empty();
     let anonymous = container.mounts.iter().any(|mount| {
@@ -22,7 +23,11 @@ pub(super) fn removes_itself(case: &Case<'_>, _: &Context<'_>) -> Vec<Draft> {
     }
     let found = "the container removes itself when it stops, with its data";
     let draft = Draft::new(Severity::Risk, found).container(&container.name);
-    vec![draft.more("Bring the data to a volume first, then start it without --rm")]
+    let draft = draft.more("Save the data first, then make it anew without --rm, with a volume for it");
+    vec![match way(context, container, "rescue") {
+        Way::Copy => draft,
+        _ => draft.command(back_up(&container.name)),
+    }]
 }
 
 /// RabbitMQ and its like.
@@ -42,9 +47,13 @@ pub(super) fn hostname_not_fixed(case: &Case<'_>, _: &Context<'_>) -> Vec<Draft>
     let hostname = container.hostname.as_deref().unwrap_or_default();
     let found = format!("{} runs under the host name {hostname}, which was made up", service.name);
     let draft = Draft::new(Severity::Risk, found).container(&container.name);
-    vec![draft.more(&format!(
-        "Make it anew with --hostname {hostname}, which its data has now, and keep that name"
-    ))]
+    vec![
+        draft
+            .more(&format!(
+                "Make it anew with --hostname {hostname}, which its data has now, and keep that name"
+            ))
+            .command(format!("docker run --hostname {} … {}", quote(hostname), quote(&container.image))),
+    ]
 }
 
 pub(super) fn no_restart_policy(case: &Case<'_>, _: &Context<'_>) -> Vec<Draft> {
@@ -75,7 +84,12 @@ pub(super) fn moving_tag(case: &Case<'_>, _: &Context<'_>) -> Vec<Draft> {
     let tag = image.tag.map_or_else(|| "no tag".to_owned(), |tag| format!("the tag {tag}"));
     let found = format!("{} runs from {} with {tag}", service.name, container.image);
     let draft = Draft::new(Severity::Advice, found).container(&container.name);
-    vec![draft.more("Name a version, at least the major one, in the image's tag")]
+    let draft = draft.more(
+        "Name a version, at least the major one, in the image's tag, or the digest that the command prints",
+    );
+    // What it runs now, whatever the tag means by now.
+    let image = if container.image_id.is_empty() { &container.image } else { &container.image_id };
+    vec![draft.command(format!("docker image inspect --format '{{{{.RepoDigests}}}}' {}", quote(image)))]
 }
 
 fn is_id(image: &str) -> bool {

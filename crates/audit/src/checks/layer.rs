@@ -4,7 +4,7 @@ use super::Draft;
 use crate::case::{Case, Context};
 use crate::report::Severity;
 use crate::tally::{Amount, Layer, is_below};
-use crate::words::{ago, amount, bytes, list, quote};
+use crate::words::{ago, amount, bytes, list};
 
 /// A directory is named in the command if it has at least this part of what is at stake.
 const WORTH: u64 = 20;
@@ -33,7 +33,7 @@ pub(super) fn data_in_layer(case: &Case<'_>, context: &Context<'_>) -> Vec<Draft
             .container(name)
             .path(&place.path)
             .more(&place.service.advice)
-            .command(rescue(name, std::slice::from_ref(&place.path)))
+            .rescue(context, case.container, std::slice::from_ref(&place.path))
             .bytes(all.bytes)
     };
     let data = case.layer_data().into_iter().filter(|(place, _)| !case.is_missed(&place.path));
@@ -63,10 +63,10 @@ pub(super) fn files_in_layer(case: &Case<'_>, context: &Context<'_>) -> Vec<Draf
     let found = format!("{other}{} {were} written to the layer{changed}{at}{written}", amount(rest));
     let draft = Draft::new(severity, found).container(name).bytes(rest.bytes);
     let draft = match places.first() {
-        Some(first) => draft.path(first).command(rescue(name, &places)),
-        None => draft.command(rescue(name, &[])),
+        Some(first) => draft.path(first),
+        None => draft,
     };
-    vec![draft]
+    vec![draft.rescue(context, case.container, &places)]
 }
 
 /// The directories with a good part of it, largest first, that are no service's data.
@@ -100,12 +100,6 @@ fn last_written(case: &Case<'_>, context: &Context<'_>, below: &str) -> String {
     let file = newest.iter().find(|file| is_below(&file.path, below));
     let age = file.and_then(|file| ago(file.modified, context.host.now, context.rules.settings.just_now));
     age.map(|age| format!(", last written {age}")).unwrap_or_default()
-}
-
-/// The command that brings data of a layer to a volume.
-pub(super) fn rescue(container: &str, paths: &[String]) -> String {
-    let paths: String = paths.iter().map(|path| format!(" --path {}", quote(path))).collect();
-    format!("everhold rescue {}{paths}", quote(container))
 }
 
 /// How much a missed mount is about, when the data is in the layer.

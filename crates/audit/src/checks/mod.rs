@@ -5,6 +5,7 @@ mod habits;
 mod layer;
 mod mounts;
 mod readonly;
+mod save;
 mod table;
 mod unseen;
 mod volumes;
@@ -41,6 +42,8 @@ pub(crate) struct Draft {
     /// Besides what the check says in general.
     more: Option<String>,
     command: Option<String>,
+    /// Directories that a rescue moves.
+    rescue: Vec<String>,
     bytes: Option<u64>,
 }
 
@@ -54,6 +57,7 @@ impl Draft {
             found: found.into(),
             more: None,
             command: None,
+            rescue: Vec::new(),
             bytes: None,
         }
     }
@@ -123,6 +127,7 @@ fn finding(check: &Check, draft: Draft) -> Finding {
         found: draft.found,
         why,
         command: draft.command,
+        rescue: draft.rescue,
         bytes: draft.bytes,
     }
 }

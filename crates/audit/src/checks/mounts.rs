@@ -1,15 +1,15 @@
 //! Data on the wrong kind of mount, and mounts that miss the data or hide the image's.
 
 use super::Draft;
-use super::layer::{in_layer, rescue, size};
+use super::layer::{in_layer, size};
 use crate::case::{Case, Context, is_bare};
 use crate::facts::{Mount, MountKind};
 use crate::report::{Severity, holds_data};
-use crate::words::amount;
+use crate::words::{amount, quote};
 use std::collections::BTreeSet;
 
 /// A volume or a directory was mounted for the data, which is elsewhere.
-pub(super) fn volume_misses_data(case: &Case<'_>, _: &Context<'_>) -> Vec<Draft> {
+pub(super) fn volume_misses_data(case: &Case<'_>, context: &Context<'_>) -> Vec<Draft> {
     // Several mounts may miss the same data: its bytes and its command are said once.
     let mut said = BTreeSet::new();
     let container = case.container;
@@ -29,22 +29,15 @@ pub(super) fn volume_misses_data(case: &Case<'_>, _: &Context<'_>) -> Vec<Draft>
             Some(told) => format!(" ({told})"),
             None => String::new(),
         };
-        let (place, severity, bytes, command) = match data.home {
+        let (place, severity, bytes) = match data.home {
             None => {
                 let held = in_layer(case, &data.path).unwrap_or_default();
-                let place = format!("the writable layer ({})", amount(held));
-                (
-                    place,
-                    Severity::Loss,
-                    Some(held.bytes),
-                    rescue(&container.name, std::slice::from_ref(&data.path)),
-                )
+                (format!("the writable layer ({})", amount(held)), Severity::Loss, Some(held.bytes))
             }
             Some(home) => {
                 let used = home.content.as_ref().and_then(|content| content.used);
-                let place = format!("a volume without a name{}", size(used));
                 let severity = if container.auto_remove { Severity::Loss } else { Severity::Risk };
-                (place, severity, used, rescue(&container.name, std::slice::from_ref(&home.destination)))
+                (format!("a volume without a name{}", size(used)), severity, used)
             }
         };
         let found = format!(
@@ -53,13 +46,17 @@ pub(super) fn volume_misses_data(case: &Case<'_>, _: &Context<'_>) -> Vec<Draft>
         );
         let draft = Draft::new(severity, found).container(&container.name).mount(mount);
         let draft = draft.more(&data.service.advice);
-        if first { draft.bytes(bytes).command(command) } else { draft }
+        match data.home {
+            _ if !first => draft,
+            None => draft.bytes(bytes).rescue(context, container, std::slice::from_ref(&data.path)),
+            Some(home) => draft.bytes(bytes).rescue_volume(context, container, home),
+        }
     };
     case.missed.iter().map(draft).collect()
 }
 
 /// The data of a service in memory.
-pub(super) fn data_on_tmpfs(case: &Case<'_>, _: &Context<'_>) -> Vec<Draft> {
+pub(super) fn data_on_tmpfs(case: &Case<'_>, context: &Context<'_>) -> Vec<Draft> {
     let name = &case.container.name;
     let mounts = case.container.mounts.iter().filter(|mount| mount.kind == MountKind::Tmpfs);
     let held = mounts.filter_map(|mount| Some((mount, case.service_on(mount)?)));
@@ -74,7 +71,7 @@ pub(super) fn data_on_tmpfs(case: &Case<'_>, _: &Context<'_>) -> Vec<Draft> {
             .container(name)
             .mount(mount)
             .more(&service.advice)
-            .command(rescue(name, std::slice::from_ref(&mount.destination)))
+            .rescue_memory(context, case.container, &mount.destination)
             .bytes(used)
     })
     .collect()
@@ -95,7 +92,7 @@ pub(super) fn data_on_anonymous_volume(context: &Context<'_>) -> Vec<Draft> {
             };
             let told = context.cases.iter().any(|case| case.missed.iter().any(named_by_other));
             if !told && is_held(case, mount) && said.insert(volume) {
-                drafts.push(anonymous(case, mount));
+                drafts.push(anonymous(case, mount, context));
             }
         }
     }
@@ -107,7 +104,7 @@ fn is_held(case: &Case<'_>, mount: &Mount) -> bool {
     holds_data(mount.content.as_ref()).unwrap_or_else(|| case.service_on(mount).is_some())
 }
 
-fn anonymous(case: &Case<'_>, mount: &Mount) -> Draft {
+fn anonymous(case: &Case<'_>, mount: &Mount, context: &Context<'_>) -> Draft {
     let container = case.container;
     let severity = if container.auto_remove { Severity::Loss } else { Severity::Risk };
     let used = mount.content.as_ref().and_then(|content| content.used);
@@ -128,8 +125,27 @@ fn anonymous(case: &Case<'_>, mount: &Mount) -> Draft {
         .container(&container.name)
         .mount(mount)
         .more(service.map_or("", |service| service.advice.as_str()))
-        .command(rescue(&container.name, std::slice::from_ref(&mount.destination)))
+        .rescue_volume(context, container, mount)
         .bytes(used)
+}
+
+/// Copies what the image has beneath a mount into it, if nothing is in the way; otherwise shows it.
+fn reveal(image: &str, mount: &Mount, bare: bool) -> String {
+    let beneath = &mount.destination;
+    let source = match mount.kind {
+        MountKind::Volume => mount.volume.as_deref(),
+        MountKind::Bind => Some(mount.source.as_str()),
+        _ => None,
+    };
+    match source.filter(|source| bare && !source.is_empty() && !source.contains(':')) {
+        Some(source) => format!(
+            "docker run --rm --user 0 --entrypoint cp -v {} {} -a {} /mnt",
+            quote(&format!("{source}:/mnt")),
+            quote(image),
+            quote(&format!("{}/.", beneath.trim_end_matches('/')))
+        ),
+        None => format!("docker run --rm --entrypoint ls {} -lA {}", quote(image), quote(beneath)),
+    }
 }
 
 /// What the image has beneath a mount.
@@ -161,7 +177,11 @@ pub(super) fn hides_image_content(case: &Case<'_>, _: &Context<'_>) -> Vec<Draft
                 "the {empty}{kind} at {} hides {entries} that the image has there",
                 mount.destination
             );
-            Draft::new(severity, found).container(&case.container.name).mount(mount)
+            Draft::new(severity, found).container(&case.container.name).mount(mount).command(reveal(
+                &case.container.image,
+                mount,
+                bare,
+            ))
         })
         .collect()
 }

@@ -2,6 +2,7 @@
 
 use super::Draft;
 use super::layer::size;
+use super::save::adopt;
 use crate::case::Context;
 use crate::facts::{Protection, Volume};
 use crate::report::{Severity, holds_data};
@@ -28,8 +29,14 @@ pub(super) fn directory_gone(context: &Context<'_>) -> Vec<Draft> {
             [] => String::new(),
             users => format!("; {} needs it", list(users, 4)),
         };
+        // Where nobody needs it, there is nothing to be kept but its name.
+        let command = match volume.used_by.as_slice() {
+            [] => format!("docker volume rm {}", quote(&volume.name)),
+            _ => format!("docker ps -a --filter {}", quote(&format!("volume={}", volume.name))),
+        };
         Draft::new(Severity::Risk, format!("the directory of volume {}{at} is gone{users}", volume.name))
             .volume(&volume.name)
+            .command(command)
     })
     .collect()
 }
@@ -43,10 +50,7 @@ pub(super) fn dangling(context: &Context<'_>) -> Vec<Draft> {
             let used = used(volume);
             let kind = if volume.anonymous { "a volume without a name" } else { "volume" };
             let found = format!("{kind} {} has data{} and no container", volume.name, size(used));
-            Draft::new(Severity::Risk, found)
-                .volume(&volume.name)
-                .command(format!("everhold adopt {}", quote(&volume.name)))
-                .bytes(used)
+            Draft::new(Severity::Risk, found).volume(&volume.name).command(adopt(context, volume)).bytes(used)
         })
         .collect()
 }
@@ -61,11 +65,13 @@ pub(super) fn without_history(context: &Context<'_>) -> Vec<Draft> {
             continue;
         }
         let (found, command) = match &volume.protection {
-            Protection::Unknown => ("has no history, and no backup of it is known", "everhold adopt"),
-            Protection::None => ("is Everhold's, and has no history", "everhold protect"),
-            Protection::Protected { .. } => continue,
+            Protection::Unknown => ("has no history, and no backup of it is known", adopt(context, volume)),
+            Protection::None => {
+                ("is Everhold's, and has no history", format!("everhold protect {}", quote(&volume.name)))
+            }
+            Protection::Unseen | Protection::Protected { .. } => continue,
         };
-        let service = context.cases.iter().find_map(|case| {
+        let service = context.all().find_map(|case| {
             let mut mounts = case.container.mounts.iter();
             mounts.find_map(|mount| {
                 (mount.volume.as_ref() == Some(&volume.name)).then(|| case.service_on(mount)).flatten()
@@ -77,7 +83,7 @@ pub(super) fn without_history(context: &Context<'_>) -> Vec<Draft> {
         };
         let draft = Draft::new(severity, format!("volume {}{of} {found}", volume.name));
         let draft = draft.volume(&volume.name).bytes(used(volume));
-        drafts.push(draft.command(format!("{command} {}", quote(&volume.name))));
+        drafts.push(draft.command(command));
     }
     drafts
 }
@@ -114,8 +120,10 @@ pub(super) fn nearly_full(context: &Context<'_>) -> Vec<Draft> {
         let Some((percent, free)) = too_full(content.fs_size, content.fs_free, context) else { continue };
         let found = format!("volume {} is {percent} % full, {} are free", volume.name, bytes(free));
         let draft = Draft::new(Severity::Risk, found).volume(&volume.name);
-        drafts.push(match volume.protection {
-            Protection::Unknown => draft,
+        let place = volume.mountpoint.as_ref().filter(|place| !place.is_empty());
+        drafts.push(match (&volume.protection, place) {
+            (Protection::Unknown, Some(place)) => draft.command(format!("du -xhd1 {}", quote(place))),
+            (Protection::Unknown, None) => draft,
             _ => draft.command(format!("everhold volume grow {} …", quote(&volume.name))),
         });
     }

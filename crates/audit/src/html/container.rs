@@ -61,6 +61,9 @@ impl Page {
                 (None, false) if mount.kind == "bind" => self.raw("host ").element("code", &mount.source),
                 (None, false) => self.text(&mount.kind),
             };
+            if let Some(driver) = &mount.driver {
+                self.raw(", driver ").text(driver);
+            }
             self.raw("</td>").element("td", if mount.read_write { "read and write" } else { "read only" });
             self.element("td.number", &held(mount.empty, mount.used_bytes));
             self.element("td", mount.holds.as_deref().unwrap_or("–")).raw("</tr>\n");

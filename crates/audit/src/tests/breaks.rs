@@ -195,6 +195,16 @@ pub(super) const MOUNTS: &[Break] = &[
     (&[("no-restart-policy", Advice)], |host| db(host).restart_policy = String::new()),
     (&[("moving-tag", Advice)], |host| db(host).image = "docker.io/library/postgres:latest".into()),
     (&[("moving-tag", Advice)], |host| db(host).image = "postgis/postgis".into()),
+    // With one that was not asked for.
+    (&[("shared-writable", Risk)], |host| {
+        let other = Container { id: "f".repeat(64), name: "db2".into(), ..db(host).clone() };
+        host.others.push(other);
+    }),
+    // What it would run as.
+    (&[("mount-not-writable", Risk)], |host| {
+        db(host).state = State::Exited;
+        (db(host).uid, db(host).gids) = (Some(999), vec![999]);
+    }),
 ];
 
 pub(super) const VOLUMES: &[Break] = &[
@@ -207,6 +217,14 @@ pub(super) const VOLUMES: &[Break] = &[
     (&[("history-behind", Risk)], |host| {
         let behind = Some("the last durable cut is 3 hours old".into());
         host.volumes[0].protection = Protection::Protected { behind };
+    }),
+    (&[("volume-directory-gone", Risk)], |host| {
+        let gone = volume(&mount("gone", "/x", Content::default()), "app");
+        host.volumes.push(Volume { protection: Protection::Unknown, used_by: vec![], ..gone });
+    }),
+    (&[("volume-without-history", Risk), ("volume-nearly-full", Risk)], |host| {
+        host.volumes[0].protection = Protection::Unknown;
+        host.volumes[0].content = Some(own(95));
     }),
     (&[("volume-dangling", Risk)], |host| {
         let left = volume(&mount(&anonymous('c'), "/x", data()), "app");
@@ -301,4 +319,14 @@ pub(super) const FINE: &[fn(&mut Host)] = &[
         host.volumes.push(Volume { protection: Protection::Unknown, ..fresh });
     },
     |host| web(host).state = State::Exited,
+    // The daemon does not answer, which is said once.
+    |host| host.volumes[0].protection = Protection::Unseen,
+    // Two that were not asked for have something to settle between them.
+    |host| {
+        let others = ["one", "two"].map(|name| Container {
+            mounts: vec![mount("theirs", "/t", content(5, &["x"]))],
+            ..container(name, "busybox:1")
+        });
+        host.others.extend(others);
+    },
 ];

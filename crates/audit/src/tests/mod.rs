@@ -1,6 +1,7 @@
 //! Each finding appears where it should, with nothing else, and a healthy host has none.
 
 mod breaks;
+mod commands;
 mod numbers;
 mod outputs;
 mod rules;

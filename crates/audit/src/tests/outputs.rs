@@ -89,7 +89,16 @@ fn the_text_is_compact() {
         lines(&healthy()),
         "Nothing would be lost if the 4 containers were removed now.\n\
          12 GiB in 1 named volume and what is in 1 host directory would survive.\n\n\
-         Nothing to lose in 4 containers: app, cache, db, web.\n"
+         Nothing to lose in 4 containers: app, cache, db, web.\n\n\
+         What is left out here is in --json, and in --html FILE.\n"
+    );
+    let mut one = container("one", "busybox:1");
+    one.layer = layer(&[("/srv/a", 2 * GIB)]);
+    let said = lines(&host(vec![one]));
+    assert!(
+        said.contains("\n    largest and newest /srv/a (2 GiB), of 2026-11-20 11:00 UTC\n")
+            && !said.contains("left out"),
+        "{said}"
     );
 }
 
@@ -121,6 +130,11 @@ fn summaries_are_in_plain_words() {
         "2 containers would lose at least 2 GiB if removed now."
     );
     let small = after(|host| host.containers[3].layer = layer(&[("/etc/app.conf", 2048)]));
+    assert_eq!(
+        small.summary.headline,
+        "Nothing but small changes would be lost if the 4 containers were removed now."
+    );
+    assert!(!small.would_lose());
     assert_eq!(
         small.summary.sentences[1],
         "1 container has small changes in the writable layer (2 KiB), which go too."

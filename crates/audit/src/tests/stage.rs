@@ -49,6 +49,7 @@ pub(super) fn container(name: &str, image: &str) -> Container {
         restart_policy: "unless-stopped".into(),
         auto_remove: false,
         read_only_root: true,
+        dependents: vec![],
         mounts: vec![],
         layer: layer(&[]),
     }
@@ -106,6 +107,7 @@ pub(super) fn volume(mount: &Mount, user: &str) -> Volume {
         anonymous: mount.anonymous,
         mountpoint: Some(mount.source.clone()),
         labels: BTreeMap::new(),
+        options: BTreeMap::new(),
         used_by: vec![user.into()],
         content: mount.content.clone(),
         protection: Protection::Protected { behind: None },
@@ -135,6 +137,7 @@ pub(super) fn host(containers: Vec<Container>) -> Host {
         },
         now: now(),
         containers,
+        others: vec![],
         volumes: vec![],
         unreadable: vec![],
     }

@@ -87,17 +87,11 @@ fn look(api: &Api, config: &Config, rules: &Rules, containers: &[String]) -> Res
 pub fn at_stake(api: &Api, config: &Config, container: &str) -> Result<Vec<PathBuf>, Error> {
     let rules = rules(None)?;
     let report = look(api, config, &rules, &[container.to_owned()])?;
-    let rescuable = |finding: &&Finding| {
-        (finding.severity == Severity::Loss || finding.code == "data-on-anonymous-volume")
-            && finding.command.as_ref().is_some_and(|command| command.starts_with("everhold rescue "))
-    };
-    let mut paths: Vec<PathBuf> = report
-        .findings
-        .iter()
-        .filter(rescuable)
-        .filter_map(|finding| finding.path.as_ref())
-        .map(PathBuf::from)
-        .collect();
+    // Data on a volume without a name is left behind, which comes to the same.
+    let left = ["data-on-anonymous-volume", "volume-misses-data"];
+    let lost = |finding: &&Finding| finding.severity == Severity::Loss || left.contains(&finding.code);
+    let found = report.findings.iter().filter(lost).flat_map(|finding| &finding.rescue);
+    let mut paths: Vec<PathBuf> = found.map(PathBuf::from).collect();
     paths.sort();
     // What lies in another goes with it.
     paths.dedup_by(|path, outer| path.starts_with(&*outer));
