@@ -9,6 +9,7 @@ use std::process::Command;
 /// As `docs/bundle-format.md` says.
 const BY_HAND: &str = r#"
 set -e
+export LC_ALL=C # names that are no text are names too
 bundle=$1 out=$2
 n=0
 while tar -tf "$bundle" "volumes/data/$n.tar" > /dev/null 2>&1; do
