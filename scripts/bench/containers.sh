@@ -103,6 +103,7 @@ bench_containers() {
     quiet
     sample cp "$(timed durable "$dir/cp" docker cp --archive inlayer:/data "$dir/cp")"
     rm -rf "$dir/cp"
+    longest_gap inlayer >/dev/null
     quiet
     n=$(us)
     everhold rescue inlayer --path /data --volume "rescued$i" --apply --json >"$dir/rescue.json"
@@ -110,6 +111,7 @@ bench_containers() {
     sample rescue "$(awk -v took="$((($(us) - n) / 1000))" 'BEGIN { print took - 3000 }')"
     sample rescue-paused "$(jq '.paused * 1000' "$dir/rescue.json")"
     sample rescue-away "$(jq '.away * 1000' "$dir/rescue.json")"
+    sample rescue-gap "$(longest_gap inlayer)"
     everhold rescue inlayer --undo >/dev/null
     docker rm --force inlayer-rescued >/dev/null
     docker volume rm "rescued$i" >/dev/null
@@ -126,6 +128,7 @@ bench_containers() {
   result rescue-ratio 'the same against docker cp' "$(ratios rescue cp | median)" × '<=' 1
   result rescue-paused 'pause for the last difference' "$(of rescue-paused)" ms '<=' 1000
   result rescue-away 'from the pause until the new container was started' "$(of rescue-away)" ms
+  result rescue-gap 'longest pause seen by the application, which is started anew' "$(of rescue-gap)" ms '<=' 1000
   docker rm --force inlayer onvol >/dev/null
   docker volume rm onvolume >/dev/null
 }

@@ -10,12 +10,11 @@ pub(crate) use document::IMAGES;
 pub use document::{Project, SavedContainer, SavedNetwork, SavedVolume};
 
 use crate::container::Container;
-use crate::engine::{inspect, pause, unpause};
+use crate::engine::{pause, present, unpause};
 use crate::error::{Error, Result};
 use crate::hooks::{self, Hooks};
 use crate::journal::{Journal, Record};
 use crate::recover::{self, recover};
-use crate::tools::Event;
 use bundle::{Change, Image, LayerForm, LiveLayer, Preamble, Skip, Watch, Writer};
 use docker::{Api, encode};
 use jiff::Timestamp;
@@ -45,6 +44,8 @@ pub struct Asked {
     pub project: Option<String>,
     /// The bundle's file, which must not be there.
     pub to: PathBuf,
+    /// Whether the next try finds what this one leaves unfinished.
+    pub resumable: bool,
     /// The image's layers are left out: whoever restores must have it.
     pub image_by_reference: bool,
     /// A command or a built-in to be run before the instant.
@@ -152,14 +153,18 @@ pub fn backup(asked: &Asked, tools: &Tools<'_>, now: Clock<'_>) -> Result<Backed
     drop(guard);
     match (made, cleared) {
         (Ok(made), Ok(_)) => Ok(made),
+        (Err(error), Ok(_)) if !asked.resumable => {
+            Err(error.with_state("the containers are as before, and there is no backup"))
+        }
         (Err(error), Ok(_)) => Err(error.with_state(format!(
             "the containers are as before, and there is no {0}; {0}.partial, if it is there, is what the next try goes on from",
             asked.to.display()
         ))),
-        (made, Err(clear)) => {
-            let what = format!("{} is written, and what that took is not cleared up", asked.to.display());
-            let error = made.err().unwrap_or_else(|| Error::new(clear.kind, what, ""));
-            Err(recover::left(error, &clear, &path))
+        (Err(error), Err(clear)) => Err(recover::left(error, &clear, &path)),
+        // It is there and whole; the process that stands by goes on with the rest.
+        (Ok(mut made), Err(clear)) => {
+            made.failed.push(format!("clearing up, which is tried again: {clear}"));
+            Ok(made)
         }
     }
 }
@@ -182,9 +187,10 @@ fn make(
         writer = Writer::create(&asked.to, &preamble)?;
     }
     let stop = Arc::new(AtomicBool::new(false));
-    writer.watch(watch(&stop));
+    let done = Arc::new(AtomicU64::new(0));
+    writer.watch(watch(&stop, &done));
     // When it fails, what is written of images is a beginning for the next try, which is nearly always the same one.
-    let taken = write(asked, tools, now, containers, hooks, journal, &mut kept, &mut writer, &stop)?;
+    let taken = write(asked, tools, now, containers, hooks, journal, &mut kept, &mut writer, &stop, &done)?;
     tools.stage("making it durable");
     let summary = writer.finish()?;
     Ok(BackedUp {
@@ -206,8 +212,12 @@ struct Taken {
     failed: Vec<String>,
 }
 
-fn watch(stop: &Arc<AtomicBool>) -> Watch {
-    Watch { stop: Arc::clone(stop), ..Watch::default() }
+fn watch(stop: &Arc<AtomicBool>, done: &Arc<AtomicU64>) -> Watch {
+    let done = Arc::clone(done);
+    let progress = move |bytes| {
+        done.fetch_add(bytes, Ordering::Relaxed);
+    };
+    Watch { stop: Arc::clone(stop), progress: Box::new(progress) }
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of one backup, used once")]
@@ -221,13 +231,15 @@ fn write(
     kept: &mut Kept,
     writer: &mut Writer,
     stop: &Arc<AtomicBool>,
+    done: &AtomicU64,
 ) -> Result<Taken> {
     tools.stage("writing the images");
-    let images = images(asked, tools.api, containers, writer)?;
+    let bytes = sources::image_bytes(tools.api, containers)?;
+    let images = tools.watched(done, bytes, || images(asked, tools.api, containers, writer))?;
     tools.reach(Step::Images);
 
     tools.stage("writing layers and volumes while the containers go on");
-    let mut live = begin(tools, kept, writer)?;
+    let mut live = tools.watched(done, kept.bytes(), || begin(kept, writer))?;
     tools.reach(Step::Layers);
     for _ in 0..LOOKS {
         let mut looked = 0;
@@ -251,10 +263,10 @@ fn write(
         }
     }
     tools.reach(Step::Pre);
-    // As it is now: one that has been started meanwhile is at the same files.
-    let frozen = frozen(tools.api, containers)?;
-    journal.note(|record| record.frozen.clone_from(&frozen))?;
-    let (instant, paused) = last_look(asked, tools, now, &frozen, writer, &mut live, stop)?;
+    // As they are now: one that has been started meanwhile is at the same files.
+    let containers = &again(tools.api, containers)?;
+    journal.note(|record| record.frozen = frozen(containers))?;
+    let (instant, paused) = last_look(asked, tools, now, containers, writer, &mut live, stop)?;
     tools.reach(Step::Unpaused);
     let mut failed = Vec::new();
     for hook in &hooks.post {
@@ -274,15 +286,30 @@ fn write(
     Ok(Taken { instant, paused, failed })
 }
 
+/// The containers as they are now.
+fn again(api: &Api, containers: &[Container]) -> Result<Vec<Container>> {
+    containers.iter().map(|container| present(api, container.id())).collect()
+}
+
 /// The containers that are frozen for the instant: those that run, and that nobody else has paused.
-fn frozen(api: &Api, containers: &[Container]) -> Result<Vec<String>> {
-    let mut frozen = Vec::new();
-    for container in containers {
-        if let Some(now) = inspect(api, container.id())?.filter(|now| now.is_running() && !now.is_paused()) {
-            frozen.push(now.id().to_owned());
+fn frozen(containers: &[Container]) -> Vec<String> {
+    let run = containers.iter().filter(|container| container.is_running() && !container.is_paused());
+    run.map(|container| container.id().to_owned()).collect()
+}
+
+/// Nobody has started or thawed one while everything was looked at for the last time.
+fn stood_still(api: &Api, containers: &[Container]) -> Result<()> {
+    for (was, is) in containers.iter().zip(again(api, containers)?) {
+        let started = |container: &Container| container.document()["State"]["StartedAt"].clone();
+        if (is.is_running() && !is.is_paused()) || started(was) != started(&is) {
+            return Err(Error::new(
+                ErrorKind::InUse,
+                format!("somebody has let {} run while everything was to stand still", is.name()),
+                "leave the containers alone until this is over, and try again",
+            ));
         }
     }
-    Ok(frozen)
+    Ok(())
 }
 
 /// The images, each once, by their IDs.
@@ -328,22 +355,15 @@ fn full_image(api: &Api, id: &str, writer: &mut Writer) -> Result<Image> {
 }
 
 /// The first look at everything.
-fn begin(tools: &Tools<'_>, kept: &Kept, writer: &mut Writer) -> Result<Vec<Live>> {
-    let total = kept.bytes();
-    let done = Arc::new(AtomicU64::new(0));
+fn begin(kept: &Kept, writer: &mut Writer) -> Result<Vec<Live>> {
     let mut live = Vec::new();
     for (index, layer) in kept.layers.iter().enumerate() {
-        (tools.say)(Event::Copied { done: done.load(Ordering::Relaxed), total });
-        let form = LayerForm::Writable;
-        let begun = writer.layer(&layer.path, form, Skip::new())?;
-        done.fetch_add(layer.bytes, Ordering::Relaxed);
+        let begun = writer.layer(&layer.path, LayerForm::Writable, Skip::new())?;
         live.push(Live { layer: begun, of: Of::Container(index) });
     }
     for volume in &kept.volumes {
-        (tools.say)(Event::Copied { done: done.load(Ordering::Relaxed), total });
         let form = LayerForm::Volume { name: volume.saved.name.clone() };
         let begun = writer.layer(&volume.origin.path(), form, Skip::new())?;
-        done.fetch_add(volume.bytes, Ordering::Relaxed);
         live.push(Live { layer: begun, of: Of::Volume });
     }
     Ok(live)
@@ -354,14 +374,15 @@ fn last_look(
     asked: &Asked,
     tools: &Tools<'_>,
     now: Clock<'_>,
-    frozen: &[String],
+    containers: &[Container],
     writer: &mut Writer,
     live: &mut [Live],
     stop: &Arc<AtomicBool>,
 ) -> Result<(Timestamp, Duration)> {
+    let frozen = frozen(containers);
     let began = Instant::now();
     let looked = || -> Result<Timestamp> {
-        for container in frozen {
+        for container in &frozen {
             pause(tools.api, container)?;
         }
         let instant = now();
@@ -375,11 +396,12 @@ fn last_look(
         for live in live.iter_mut() {
             writer.last_look(&mut live.layer)?;
         }
+        stood_still(tools.api, containers)?;
         tools.reach(Step::Settled);
         Ok(instant)
     }();
     let mut unpaused = Ok(());
-    for container in frozen {
+    for container in &frozen {
         unpaused = unpaused.and(unpause(tools.api, container));
     }
     let paused = began.elapsed();

@@ -120,6 +120,13 @@ impl Container {
         self.is("/State/Paused")
     }
 
+    /// It was started at least once.
+    pub fn has_run(&self) -> bool {
+        // The engine's word for "never".
+        let started = self.0["State"]["StartedAt"].as_str().unwrap_or_default();
+        !started.is_empty() && !started.starts_with("0001-01-01T")
+    }
+
     /// It has ended by itself, and will be started again.
     pub fn is_restarting(&self) -> bool {
         self.is("/State/Restarting")

@@ -66,7 +66,7 @@ impl From<ApiError> for Error {
             ApiError::Refused { status: 404, .. } => {
                 (ErrorKind::NotFound, "`docker ps -a` lists what there is")
             }
-            ApiError::Refused { status: 409, .. } => {
+            ApiError::Refused { status: 403 | 409, .. } => {
                 (ErrorKind::Conflict, "see what the engine says, then try again")
             }
             _ => (ErrorKind::Internal, "see what the engine says, then try again"),

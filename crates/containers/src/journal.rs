@@ -109,6 +109,9 @@ pub struct Record {
     /// What is made where nothing was.
     #[serde(default)]
     pub made: Made,
+    /// It was decided that it is undone: whoever goes on with it does not finish it any more.
+    #[serde(default)]
+    pub undoing: bool,
     /// All containers that it is about, which nobody else touches until it is over.
     #[serde(default)]
     pub containers: Vec<String>,
@@ -183,6 +186,7 @@ impl Record {
             post: Vec::new(),
             swap: None,
             made: Made::default(),
+            undoing: false,
             containers: Vec::new(),
         }
     }
@@ -285,7 +289,8 @@ impl Journal {
         for path in [self.path.clone(), self.path.with_extension("lock")] {
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::on(&path, &error));
+                    return Err(Error::on(&path, &error)
+                        .with_state("all that it is about is over, and only this file is left"));
                 }
                 _ => {}
             }

@@ -25,13 +25,16 @@ pub enum Outcome {
     Finished,
     /// It is as it was before: after a relocation, the old containers are back.
     Undone,
+    /// Somebody has gone on by hand, so nothing was touched.
+    LeftAlone,
 }
 
 /// That a verb failed with `error`, and could not be undone either, for now.
 pub(crate) fn left(error: Error, undo: &Error, journal: &Path) -> Error {
     Error {
         state: format!(
-            "all data is there, and clearing up could not be finished yet: {undo}. {} says what was begun",
+            "all data is there, and clearing up could not be finished yet (containers may be paused until then): {undo}. {} says what \
+             was begun",
             journal.display()
         ),
         next: "`everhold rescue --recover` goes on with it".to_owned(),
@@ -39,33 +42,43 @@ pub(crate) fn left(error: Error, undo: &Error, journal: &Path) -> Error {
     }
 }
 
+/// What others use by now is theirs.
+pub(crate) fn unless_used(done: Result<()>) -> Result<()> {
+    match done {
+        Err(error)
+            if matches!(
+                error.kind,
+                ErrorKind::Conflict | ErrorKind::InUse | ErrorKind::Busy | ErrorKind::NotFound
+            ) =>
+        {
+            tracing::warn!(%error, "what an interrupted verb has made is left");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
 /// Finishes it where the new containers run, and undoes it where they don't. The journal is gone afterwards.
 ///
 /// # Errors
 /// The engine or the daemon does not answer: the journal stays, and this can be tried again.
-pub fn recover(journal: Journal, api: &Api, volumes: &dyn Volumes) -> Result<Outcome> {
-    let record = &journal.record;
+pub fn recover(mut journal: Journal, api: &Api, volumes: &dyn Volumes) -> Result<Outcome> {
     // First of all: somebody waits for them.
-    for container in &record.frozen {
-        if engine::inspect(api, container)?.is_some_and(|container| container.is_paused()) {
-            engine::unpause(api, container)?;
-        }
+    let mut thawed = Ok(());
+    for container in &journal.record.frozen {
+        thawed = thawed.and(thaw(api, container));
     }
-    let outcome = match (&record.swap, record.phase) {
-        (Some(swap), _) => kept::settle(swap, api)?,
-        (None, Phase::Done) => Outcome::Finished,
-        (None, Phase::Started) if all_are_well(record, api)? => Outcome::Finished,
-        _ if record.phase >= Phase::Switching && only_the_new_are_left(record, api)? => {
-            go_on_without_the_old(record, api)?;
-            Outcome::Finished
+    thawed?;
+    let outcome = outcome_of(&journal.record, api)?;
+    if outcome == Outcome::Undone {
+        if journal.record.phase >= Phase::Switching {
+            // What is undone by half is not to be finished by the next one who looks.
+            journal.note(|record| record.undoing = true)?;
         }
-        _ => {
-            undo(record, api, volumes)?;
-            Outcome::Undone
-        }
-    };
-    put_away(record, volumes)?;
-    for hook in &record.post {
+        undo(&journal.record, api, volumes)?;
+    }
+    put_away(&journal.record, volumes)?;
+    for hook in &journal.record.post {
         // Once, as promised; that it fails again and again must not keep everything else from being over.
         if let Err(error) = crate::hooks::run(api, hook, LONGEST_HOOK) {
             tracing::warn!(%error, "a command that was to be run afterwards");
@@ -73,6 +86,64 @@ pub fn recover(journal: Journal, api: &Api, volumes: &dyn Volumes) -> Result<Out
     }
     journal.end()?;
     Ok(outcome)
+}
+
+fn thaw(api: &Api, container: &str) -> Result<()> {
+    match engine::inspect(api, container)? {
+        Some(found) if found.is_paused() => engine::unpause(api, container),
+        _ => Ok(()),
+    }
+}
+
+/// How it ends. To be undone is only said here; all else is done when this returns.
+fn outcome_of(record: &Record, api: &Api) -> Result<Outcome> {
+    if let Some(swap) = &record.swap {
+        return kept::settle(swap, api);
+    }
+    if record.undoing {
+        return Ok(Outcome::Undone);
+    }
+    if record.verb == kept::REMOVAL {
+        // The new one, and the one that is removed.
+        let old = record.containers.last().map(|old| engine::inspect(api, old)).transpose()?.flatten();
+        return Ok(if old.is_none() { Outcome::Finished } else { Outcome::Undone });
+    }
+    if record.phase == Phase::Done {
+        return Ok(Outcome::Finished);
+    }
+    if record.phase == Phase::Started || record.made.has_run(api)? {
+        if !record.made.containers.is_empty() {
+            record.made.start_all(api)?;
+            return Ok(Outcome::Finished);
+        }
+        if any_old_runs(record, api)? {
+            return Ok(Outcome::LeftAlone);
+        }
+        if all_run(record, api)? || all_run_again(record, api)? {
+            return Ok(Outcome::Finished);
+        }
+    }
+    if record.phase >= Phase::Switching {
+        let news = record.holders.iter().any(|holder| holder.ran);
+        if news && !any_old_runs(record, api)? && all_run(record, api)? {
+            return Ok(Outcome::Finished);
+        }
+        if only_the_new_are_left(record, api)? {
+            go_on_without_the_old(record, api)?;
+            return Ok(Outcome::Finished);
+        }
+    }
+    Ok(Outcome::Undone)
+}
+
+/// Somebody has brought an old container back.
+fn any_old_runs(record: &Record, api: &Api) -> Result<bool> {
+    for holder in &record.holders {
+        if engine::inspect(api, &holder.old)?.is_some_and(|old| old.is_running() && !old.is_paused()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Recovers from every journal in the directory that nobody is at work on; what was done, or why not, for each.
@@ -100,10 +171,6 @@ pub fn recover_all(
 
 fn runs_well(holder: &Holder, new: &Container) -> bool {
     new.is_running() && !new.is_restarting() && (new.health() != Some("unhealthy") || holder.was_unhealthy)
-}
-
-fn all_are_well(record: &Record, api: &Api) -> Result<bool> {
-    Ok((all_run(record, api)? || all_run_again(record, api)?) && record.made.starts(api)?)
 }
 
 /// Somebody has removed an old container: what it had is on the new volumes, and going back is not possible any more.
@@ -186,8 +253,8 @@ fn undo(record: &Record, api: &Api, volumes: &dyn Volumes) -> Result<()> {
         volumes.unmount(&target.name, &record.r#use)?;
         if target.made {
             // Docker knows it, and would go on listing it.
-            engine::forget(api, &target.name, volumes.driver())?;
-            volumes.remove(&target.name)?;
+            unless_used(engine::forget(api, &target.name, volumes.driver()))?;
+            unless_used(volumes.remove(&target.name))?;
         }
     }
     record.made.remove_rest(api)

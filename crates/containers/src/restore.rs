@@ -169,6 +169,8 @@ pub fn restore(asked: &Asked, tools: &Tools<'_>) -> Result<Restored> {
     tools.reach(Step::Journaled);
     let restored = match build(asked, tools, &mut reader, &project, &names, &mut journal) {
         Ok(restored) => {
+            // Should the journal be there again after a power failure, there is nothing left to do.
+            journal.note(|record| record.phase = Phase::Done)?;
             journal.end()?;
             Ok(restored)
         }
@@ -186,13 +188,22 @@ fn journal_name(project: &Project, names: &Names) -> String {
 }
 
 fn unmake(error: Error, tools: &Tools<'_>, mut journal: Journal) -> Error {
+    if journal.record.phase == Phase::Started && error.kind == ErrorKind::Unavailable {
+        return Error {
+            state: "all of it is there, and is started as soon as the engine answers again".to_owned(),
+            next: "`everhold rescue --recover` starts it now".to_owned(),
+            ..error
+        };
+    }
     tools.stage("removing what was made");
     let path = journal.path().to_owned();
     let in_trash = !journal.record.targets.is_empty();
-    // However far it came: what does not start is not to be started once more.
-    let undone = journal
-        .note(|record| record.phase = Phase::Copying)
-        .and_then(|()| recover(journal, tools.api, tools.volumes));
+    // What does not start is not to be started once more. On a full disk nothing can be noted, and need not be.
+    let noted = match journal.record.phase {
+        Phase::Started => journal.note(|record| record.undoing = true),
+        _ => Ok(()),
+    };
+    let undone = noted.and_then(|()| recover(journal, tools.api, tools.volumes));
     match undone {
         Ok(_) if in_trash => error.with_state(
             "nothing is left of what was begun but Everhold's volumes, which are in the trash, and the bundle is as it was",
@@ -232,16 +243,22 @@ fn preflight(
     }
     for volume in &project.volumes {
         let name = names.volume(volume);
-        let ours = tools.volumes.driver();
-        let known = engine::volume(tools.api, "local", &name)?.is_some()
-            || engine::volume(tools.api, ours, &name)?.is_some();
-        if known || (driver_of(volume, asked, tools) == ours && tools.volumes.exists(&name)?) {
-            return Err(exists("volume", &name, "rename or remove it"));
-        }
+        free(tools, &name, driver_of(volume, asked, tools) == tools.volumes.driver())?;
         check_driver(asked, tools, volume)?;
     }
     enough_room(asked, tools, project, reader)?;
     check_absent(tools, project, reader)
+}
+
+/// There is no volume of that name.
+fn free(tools: &Tools<'_>, name: &str, ours: bool) -> Result<()> {
+    let known = engine::volume(tools.api, "local", name)?.is_some()
+        || engine::volume(tools.api, tools.volumes.driver(), name)?.is_some();
+    if known || (ours && tools.volumes.exists(name)?) { Err(taken(name)) } else { Ok(()) }
+}
+
+fn taken(volume: &str) -> Error {
+    exists("volume", volume, "rename or remove it")
 }
 
 /// Images of backups have names of their own; what else a bundle says would take a name away from an image that others use.
@@ -332,8 +349,12 @@ fn enough_room(asked: &Asked, tools: &Tools<'_>, project: &Project, reader: &Rea
         ))
     };
     let room = linux::fs::space(&root)?.available;
-    if engine > room {
-        return short(engine, room, root.display().to_string());
+    let device = |path: &Path| path.metadata().map(|found| found.dev()).ok();
+    let place = if ours > 0 { tools.volumes.place()? } else { None };
+    // Both on one disk.
+    let all = if place.is_some_and(|place| device(&place) == device(&root)) { engine + ours } else { engine };
+    if all > room {
+        return short(all, room, root.display().to_string());
     }
     if ours > 0 {
         let room = tools.volumes.room()?;
@@ -495,6 +516,8 @@ fn fill(
     let same_driver = asked.volume_driver.is_none();
     let options = if same_driver { volume.options.clone() } else { BTreeMap::new() };
     let local = driver == "local";
+    // Once more: unpacking takes its time, and an engine that is asked to make what is there gives what is there.
+    free(tools, &name, !local)?;
     journal.note(|record| match local {
         true => record.made.volumes.push(MadeVolume { name: name.clone(), inode: None }),
         false => record.targets.push(Target { name: name.clone(), made: true }),
@@ -505,6 +528,10 @@ fn fill(
     let r#use = journal.record.r#use.clone();
     let path = if local {
         let path = PathBuf::from(described["Mountpoint"].as_str().unwrap_or_default());
+        if std::fs::read_dir(&path).map_err(|error| Error::on(&path, &error))?.next().is_some() {
+            journal.note(|record| drop(record.made.volumes.pop()))?;
+            return Err(taken(&name));
+        }
         let inode = path.symlink_metadata().map_err(|error| Error::on(&path, &error))?.ino();
         journal.note(|record| {
             record.made.volumes.last_mut().into_iter().for_each(|made| made.inode = Some(inode));
@@ -603,6 +630,8 @@ fn make_container(
     tools.reach(Step::ContainerMade);
     journal.note(|record| {
         record.made.containers.last_mut().into_iter().for_each(|made| made.id = Some(id.clone()));
+        // Nobody else is to work on it before this is over.
+        record.containers.push(id.clone());
     })?;
     Ok(id)
 }

@@ -20,6 +20,12 @@ pub trait Volumes {
     /// The daemon's.
     fn room(&self) -> Result<u64>;
 
+    /// Where new volumes are.
+    ///
+    /// # Errors
+    /// The daemon's.
+    fn place(&self) -> Result<Option<PathBuf>>;
+
     /// Makes a volume that can take so many bytes. That there is one is an error.
     ///
     /// # Errors

@@ -185,17 +185,24 @@ fn inside(containers: &[Container], name: &str) -> Result<Option<OwnedFd>> {
     Ok(None)
 }
 
+/// How much the images are, each once.
+pub(super) fn image_bytes(api: &Api, containers: &[Container]) -> Result<u64> {
+    let mut images: Vec<&str> = containers.iter().map(Container::image_id).collect();
+    images.sort_unstable();
+    images.dedup();
+    let mut bytes = 0;
+    for id in images {
+        let image: Value = api.get(&format!("/images/{}/json", encode(id)))?;
+        bytes += image["Size"].as_u64().unwrap_or_default();
+    }
+    Ok(bytes)
+}
+
 /// Says before anything is written that it will not fit.
 pub(super) fn enough_room(api: &Api, asked: &Asked, containers: &[Container], kept: &Kept) -> Result<()> {
     let mut wanted = kept.bytes();
     if !asked.image_by_reference {
-        let mut images: Vec<&str> = containers.iter().map(Container::image_id).collect();
-        images.sort_unstable();
-        images.dedup();
-        for id in images {
-            let image: Value = api.get(&format!("/images/{}/json", encode(id)))?;
-            wanted += image["Size"].as_u64().unwrap_or_default();
-        }
+        wanted += image_bytes(api, containers)?;
     }
     let mut partial = asked.to.clone().into_os_string();
     partial.push(".partial");

@@ -79,6 +79,7 @@ pub fn plan(api: &Api, volumes: &dyn Volumes, which: &str, r#as: Option<&str>) -
             container,
         });
     }
+    plan.note_compose();
     Ok(plan)
 }
 

@@ -100,7 +100,7 @@ fn undo(error: Error, tools: &Tools<'_>, journal: Journal) -> Error {
         Ok(Outcome::Undone) => error.with_state(
             "everything is as it was before: the containers, and all of their data; the volumes that were made are in the trash",
         ),
-        Ok(Outcome::Finished) => {
+        Ok(Outcome::Finished | Outcome::LeftAlone) => {
             error.with_state("the data is on the new volumes, and the containers are: this failed afterwards")
         }
         Err(undo) => recover::left(error, &undo, &path),
@@ -429,7 +429,7 @@ fn end_old(plan: &Plan, tools: &Tools<'_>, began: Instant) -> Result<f64> {
 /// New containers that do not run well are not to be gone on with.
 fn well(outcome: Result<()>, journal: &mut Journal) -> Result<()> {
     if outcome.is_err() {
-        journal.note(|record| record.phase = Phase::Switching)?;
+        journal.note(|record| record.undoing = true)?;
     }
     outcome
 }

@@ -4,13 +4,16 @@ use super::plan::kept_name;
 use crate::container::Container;
 use crate::engine;
 use crate::error::{Error, Result};
-use crate::journal::Record;
+use crate::journal::{Journal, Record};
 use crate::recover::{self, Outcome};
 use crate::tools::Tools;
 use docker::{Api, encode};
 use model::ErrorKind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+/// The verb of `--discard-old` in journals.
+pub(crate) const REMOVAL: &str = "removal";
 
 /// The points at which tests end the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,23 +102,44 @@ fn journal_name(verb: &str, new: &Container) -> String {
     format!("{verb}-{}", new.short_id())
 }
 
+/// The pair, with a journal that keeps others from it, and what stands by that.
+type Begun = (Container, Container, Journal, Box<dyn Send>);
+
+/// Looks once more under the journal: somebody may have been at work on them until just now.
+fn begin(verb: &str, tools: &Tools<'_, SwapStep>, name: &str, swap: Option<&Swap>) -> Result<Begun> {
+    let (new, old) = pair(tools.api, name)?;
+    let record = Record { swap: swap.cloned(), ..record(verb, tools, &new, &old) };
+    let (journal, guard) = tools.begin(&journal_name(verb, &new), record)?;
+    match pair(tools.api, name) {
+        Ok((now, kept)) if (now.id(), kept.id()) == (new.id(), old.id()) => Ok((now, kept, journal, guard)),
+        other => {
+            journal.end()?;
+            other?;
+            Err(Error::new(
+                ErrorKind::Conflict,
+                format!("{name} is another container just now"),
+                "look again",
+            ))
+        }
+    }
+}
+
 /// Removes the old container of a rescue or an adoption, and the anonymous volumes that nobody else uses, for good.
 ///
 /// # Errors
 /// No such container, somebody is at work on it, or the engine's.
 pub fn discard_old(tools: &Tools<'_, SwapStep>, name: &str) -> Result<Changed> {
-    let (new, old) = pair(tools.api, name)?;
-    if old.is_running() {
-        return Err(Error::new(
+    // What has been begun with it may yet need it.
+    let (new, old, journal, guard) = begin(REMOVAL, tools, name, None)?;
+    let removed = if old.is_running() {
+        Err(Error::new(
             ErrorKind::InUse,
             format!("{} runs", old.name()),
             format!("see which of {} and {} is the right one, and stop the other", old.name(), new.name()),
-        ));
-    }
-    // What has been begun with it may yet need it.
-    let verb = "removal";
-    let (journal, guard) = tools.begin(&journal_name(verb, &new), record(verb, tools, &new, &old))?;
-    let removed = tools.api.delete(&format!("/containers/{}?v=true", encode(old.id())));
+        ))
+    } else {
+        tools.api.delete(&format!("/containers/{}?v=true", encode(old.id()))).map_err(Error::from)
+    };
     journal.end()?;
     drop(guard);
     removed?;
@@ -173,15 +197,17 @@ pub fn bring_back(tools: &Tools<'_, SwapStep>, name: &str) -> Result<Changed> {
         policy: policy_of(&new, &old),
         ran: new.is_running(),
     };
-    let verb = "return";
-    let record = Record { swap: Some(swap.clone()), ..record(verb, tools, &new, &old) };
-    let (journal, guard) = tools.begin(&journal_name(verb, &new), record)?;
+    let (_, _, journal, guard) = begin("return", tools, &name, Some(&swap))?;
     tools.reach(SwapStep::Journaled);
     let kept = vec![swap.aside.clone()];
     let swapped = match forward(&swap, tools.api, &|step| tools.reach(step)) {
         Ok(()) => {
             journal.end()?;
             Ok(Changed { container: name, removed: Vec::new(), kept })
+        }
+        // It may yet do what it was asked for: whoever goes on with it sees what it has done.
+        Err(error) if error.kind == ErrorKind::Unavailable => {
+            Err(recover::left(error.clone(), &error, journal.path()))
         }
         Err(error) => Err(match backward(&swap, tools.api) {
             Ok(()) => {
@@ -195,37 +221,64 @@ pub fn bring_back(tools: &Tools<'_, SwapStep>, name: &str) -> Result<Changed> {
     swapped
 }
 
-/// Goes through with it, from wherever it is.
+/// Takes the container its restart policy, and stops it. The policy goes first and comes last: a host that dies in between must
+/// not start both.
+fn put_down(api: &Api, id: &str) -> Result<()> {
+    engine::set_restart_policy(api, id, &json!({ "Name": "no" }))?;
+    engine::stop(api, id)
+}
+
+fn put_up(api: &Api, id: &str, swap: &Swap) -> Result<()> {
+    engine::set_restart_policy(api, id, &swap.policy)?;
+    if swap.ran { engine::start(api, id) } else { Ok(()) }
+}
+
+fn is_there(api: &Api, id: &str) -> Result<bool> {
+    Ok(engine::inspect(api, id)?.is_some())
+}
+
+/// Goes through with it, from wherever it is. Somebody may have removed the new one meanwhile.
 fn forward(swap: &Swap, api: &Api, at: &dyn Fn(SwapStep)) -> Result<()> {
-    engine::set_restart_policy(api, &swap.old, &swap.policy)?;
-    engine::set_restart_policy(api, &swap.new, &json!({ "Name": "no" }))?;
-    engine::stop(api, &swap.new)?;
+    let new = is_there(api, &swap.new)?;
+    if new {
+        put_down(api, &swap.new)?;
+    }
     at(SwapStep::Stopped);
-    engine::rename(api, &swap.new, &swap.aside)?;
+    if new {
+        engine::rename(api, &swap.new, &swap.aside)?;
+    }
     at(SwapStep::Aside);
     engine::rename(api, &swap.old, &swap.name)?;
     at(SwapStep::Named);
-    if swap.ran {
-        engine::start(api, &swap.old)?;
-    }
+    put_up(api, &swap.old, swap)?;
     at(SwapStep::Done);
     Ok(())
 }
 
-/// The one that ran, runs on.
+/// The one that ran, runs on. Somebody may have removed the old one meanwhile.
 fn backward(swap: &Swap, api: &Api) -> Result<()> {
-    engine::rename(api, &swap.old, &swap.kept)?;
+    if is_there(api, &swap.old)? {
+        put_down(api, &swap.old)?;
+        engine::rename(api, &swap.old, &swap.kept)?;
+    }
     engine::rename(api, &swap.new, &swap.name)?;
-    engine::set_restart_policy(api, &swap.new, &swap.policy)?;
-    engine::set_restart_policy(api, &swap.old, &json!({ "Name": "no" }))?;
-    if swap.ran { engine::start(api, &swap.new) } else { Ok(()) }
+    put_up(api, &swap.new, swap)
 }
 
 /// Goes through with one that was interrupted, or back where it can't be.
 pub(crate) fn settle(swap: &Swap, api: &Api) -> Result<Outcome> {
+    match (is_there(api, &swap.new)?, is_there(api, &swap.old)?) {
+        (false, false) => return Ok(Outcome::Finished),
+        (true, false) => return backward(swap, api).map(|()| Outcome::Undone),
+        _ => {}
+    }
     match forward(swap, api, &|_| ()) {
         Ok(()) => Ok(Outcome::Finished),
         Err(error) if error.kind == ErrorKind::Unavailable => Err(error),
+        Err(error) if !is_there(api, &swap.new)? => {
+            tracing::warn!(%error, "an old container, with nothing to go back to");
+            Ok(Outcome::Finished)
+        }
         Err(_) => backward(swap, api).map(|()| Outcome::Undone),
     }
 }

@@ -88,7 +88,42 @@ pub struct Holding {
     pub container: Container,
 }
 
+impl Plan {
+    /// What compose, which knows containers by their labels alone, has to be told.
+    pub(super) fn note_compose(&mut self) {
+        for holding in &self.holders {
+            let Some(project) = holding.container.label("com.docker.compose.project") else { continue };
+            let service = holding.container.label("com.docker.compose.service").unwrap_or("SERVICE");
+            for placed in &holding.volumes {
+                self.notes.push(format!(
+                    "write it into the compose file of {project} too, or the next `docker compose up` that changes {service} makes a \
+                     container without it: under services.{service}.volumes `- {}:{}`, and at the top level `volumes: {{{}: {{external: \
+                     true}}}}`",
+                    placed.volume,
+                    placed.destination.display(),
+                    placed.volume
+                ));
+            }
+            self.notes.push(holding.compose_takes_both());
+        }
+    }
+}
+
 impl Holding {
+    /// Whether compose looks after it.
+    pub fn is_of_compose(&self) -> bool {
+        self.container.label("com.docker.compose.project").is_some()
+    }
+
+    /// What is to be done before compose is used again.
+    pub fn compose_takes_both(&self) -> String {
+        format!(
+            "before the next `docker compose up`: `everhold rescue {} --discard-old`. Compose takes the kept container for one too many \
+             of its service, and may remove either of the two (the data is on the volume, whatever it does)",
+            self.name
+        )
+    }
+
     /// Why the container is not what the plan was made for any more. `layer`: data is read from its layers, and what was opened
     /// before a restart does not show what is written after it.
     pub(super) fn changed(&self, now: &Container, layer: bool) -> Option<String> {

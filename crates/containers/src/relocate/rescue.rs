@@ -56,7 +56,7 @@ pub fn plan(api: &Api, volumes: &dyn Volumes, which: &str, asked: &Asked) -> Res
         plan.moves.push(moving);
         placed.push(Placed { destination: path, volume, read_write: true });
     }
-    note(&mut plan, &container, &placed);
+    note(&mut plan, &container);
     plan.holders.push(Holding {
         name: container.name().to_owned(),
         id: container.id().to_owned(),
@@ -65,6 +65,7 @@ pub fn plan(api: &Api, volumes: &dyn Volumes, which: &str, asked: &Asked) -> Res
         volumes: placed,
         container,
     });
+    plan.note_compose();
     Ok(plan)
 }
 
@@ -221,19 +222,7 @@ fn free_name(volumes: &dyn Volumes, plan: &Plan, container: &str, path: &Path) -
     Err(super::apply::taken(&base))
 }
 
-fn note(plan: &mut Plan, container: &Container, placed: &[Placed]) {
-    if let Some(project) = container.label("com.docker.compose.project") {
-        let service = container.label("com.docker.compose.service").unwrap_or("SERVICE");
-        for placed in placed {
-            plan.notes.push(format!(
-                "write it into the compose file of {project} too, or the next `docker compose up` that changes {service} makes a container \
-                 without it: under services.{service}.volumes `- {}:{}`, and at the top level `volumes: {{{}: {{external: true}}}}`",
-                placed.volume,
-                placed.destination.display(),
-                placed.volume
-            ));
-        }
-    }
+fn note(plan: &mut Plan, container: &Container) {
     if !container.is_running() {
         plan.notes.push(format!("{} does not run, and will not: only its data is moved", container.name()));
     }

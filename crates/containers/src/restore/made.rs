@@ -2,6 +2,7 @@
 
 use crate::engine;
 use crate::error::{Error, Result};
+use crate::recover::unless_used;
 use crate::relocate::adopt;
 use docker::{Api, encode};
 use model::ErrorKind;
@@ -45,19 +46,26 @@ pub struct MadeContainer {
 }
 
 impl Made {
-    /// Starts what is to be started; whether all of it could be.
-    pub(crate) fn starts(&self, api: &Api) -> Result<bool> {
-        for container in &self.start {
-            match engine::start(api, container) {
-                Ok(()) => {}
-                Err(error) if error.kind == ErrorKind::Unavailable => return Err(error),
-                Err(error) => {
-                    tracing::warn!(%error, "a restored container does not start");
-                    return Ok(false);
-                }
+    /// Whether any of the containers has run: what it has written is nowhere else.
+    pub(crate) fn has_run(&self, api: &Api) -> Result<bool> {
+        for id in self.containers.iter().filter_map(|made| made.id.as_deref()) {
+            if engine::inspect(api, id)?.is_some_and(|container| container.has_run()) {
+                return Ok(true);
             }
         }
-        Ok(true)
+        Ok(false)
+    }
+
+    /// Starts what is to be started, as far as that is possible.
+    pub(crate) fn start_all(&self, api: &Api) -> Result<()> {
+        for container in &self.start {
+            match engine::start(api, container) {
+                Err(error) if error.kind == ErrorKind::Unavailable => return Err(error),
+                Err(error) => tracing::warn!(%error, container, "a restored container does not start"),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Removes the containers, of which the rest may be in use.
@@ -106,16 +114,5 @@ impl MadeVolume {
             Some(_) => Ok(()),
             None => unless_used(adopt::remove_empty(api, &self.name)),
         }
-    }
-}
-
-fn unless_used(removed: Result<()>) -> Result<()> {
-    match removed {
-        Err(error) if error.kind == ErrorKind::Unavailable => Err(error),
-        Err(error) => {
-            tracing::warn!(%error, "what an unfinished restore has made is left");
-            Ok(())
-        }
-        Ok(()) => Ok(()),
     }
 }

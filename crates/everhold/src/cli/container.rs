@@ -120,6 +120,8 @@ impl Backup {
             containers: self.containers,
             project: self.project,
             to,
+            // In the spool nothing is left.
+            resumable: target.is_none(),
             image_by_reference: self.image_by_reference,
             pre: self.pre,
             post: self.post,

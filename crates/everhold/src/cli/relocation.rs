@@ -6,7 +6,7 @@ use crate::output::human::size;
 use crate::output::progress::Bar;
 use crate::output::{Output, Tone, plain};
 use api::Client;
-use api::v1::{Attach, Create, Problem};
+use api::v1::{Attach, Create, Pool, Problem};
 use containers::relocate::{self, Applied, Plan, Source};
 use containers::{Error, Event, Journal, Tools, Volumes};
 use docker::Api;
@@ -52,6 +52,8 @@ pub struct DaemonVolumes {
     client: Client,
     runtime: Runtime,
     driver: String,
+    /// The pool of volumes that nobody has chosen one for.
+    pool: String,
 }
 
 impl DaemonVolumes {
@@ -62,7 +64,8 @@ impl DaemonVolumes {
             Error::new(ErrorKind::Internal, format!("no runtime: {error}"), "free memory, then try again")
         })?;
         let driver = config.plugin_socket.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Self { client: Client::new(config.api_socket.clone()), runtime, driver })
+        let pool = config.defaults.pool.to_string();
+        Ok(Self { client: Client::new(config.api_socket.clone()), runtime, driver, pool })
     }
 
     fn ask<T>(&self, question: impl Future<Output = Result<T, Problem>>) -> Result<T, Error> {
@@ -72,6 +75,10 @@ impl DaemonVolumes {
             state: problem.data_state,
             next: problem.next,
         })
+    }
+
+    fn pool(&self) -> Result<Option<Pool>, Error> {
+        Ok(self.ask(self.client.pools())?.pools.into_iter().find(|pool| pool.name == self.pool))
     }
 
     fn unless_absent<T>(
@@ -96,8 +103,11 @@ impl Volumes for DaemonVolumes {
     }
 
     fn room(&self) -> Result<u64, Error> {
-        let pools = self.ask(self.client.pools())?.pools;
-        Ok(pools.iter().map(|pool| pool.free.saturating_sub(pool.reserve)).max().unwrap_or_default())
+        Ok(self.pool()?.map_or(0, |pool| pool.free.saturating_sub(pool.reserve)))
+    }
+
+    fn place(&self) -> Result<Option<PathBuf>, Error> {
+        Ok(self.pool()?.map(|pool| pool.path.into()))
     }
 
     fn create(&self, name: &str, bytes: u64) -> Result<(), Error> {
@@ -345,6 +355,9 @@ fn say_applied(out: &Output, plan: &Plan, applied: &Applied) {
             "         the old container is kept as {kept}: `everhold rescue {name} --undo` goes back to it, \
              `everhold rescue {name} --discard-old` removes it"
         ));
+    }
+    for holding in plan.holders.iter().filter(|holding| holding.is_of_compose()) {
+        out.line(&format!("{} {}", out.tone("note    ", Tone::Warn), plain(&holding.compose_takes_both())));
     }
     if let Some(kept) = &plan.name_kept_as {
         out.line(&format!(

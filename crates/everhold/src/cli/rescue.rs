@@ -112,6 +112,9 @@ fn recover(session: &Session, config: &Config) -> Outcome {
         for one in &all {
             let what = match one.outcome {
                 Some(containers::Outcome::Finished) => "was finished".to_owned(),
+                Some(containers::Outcome::LeftAlone) => {
+                    "was left as it is: an old container runs, so somebody has gone on by hand".to_owned()
+                }
                 Some(containers::Outcome::Undone) => "was undone: all is as it was before".to_owned(),
                 None => one.problem.as_ref().map_or_else(String::new, |problem| plain(&problem.detail)),
             };
@@ -127,7 +130,9 @@ fn recover(session: &Session, config: &Config) -> Outcome {
             "not everything could be brought back yet",
             "see above, then ask again",
         )
-        .with_data_state("nothing is lost: the old containers and their data are there")),
+        .with_data_state(
+            "nothing is lost: what was there before is there; containers of a backup may be paused",
+        )),
         None => Ok(ExitCode::SUCCESS),
     }
 }

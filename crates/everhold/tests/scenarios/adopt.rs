@@ -114,6 +114,50 @@ fn a_volume_that_nobody_has_gives_up_its_name() {
     assert_eq!(sandbox.shell(&["-v", "data-before-adopt:/d"], "cat /d/file"), "kept");
 }
 
+/// One counts in it, and the other one reads; whatever happens, no number is lost.
+#[test]
+fn killed_at_every_step_an_adoption_leaves_all_its_containers_running() {
+    let sandbox = with_docker(&["busybox"]);
+    let count = "[ -e /d/big ] || head -c 8388608 /dev/urandom > /d/big; n=$(cat /d/n 2>/dev/null || echo 0); while true; do n=$((n + 1)); echo $n > /d/m; mv /d/m /d/n; done";
+    let start = || {
+        for (name, script) in [("count", count), ("read", "exec sleep 1000")] {
+            let run =
+                ["run", "-d", "--name", name, "--network", "none", "--restart", "always", "-v", "numbers:/d"];
+            sandbox.docker(&[&run[..], &[BUSYBOX, "sh", "-c", script]].concat());
+        }
+    };
+    let number = || {
+        let read = || sandbox.try_docker(&["exec", "read", "cat", "/d/n"]).stdout;
+        until("there is a number", SOON, || !read().is_empty());
+        String::from_utf8_lossy(&read()).trim().parse::<u64>().unwrap()
+    };
+    start();
+    for step in containers::relocate::Step::ALL {
+        let point = step.name();
+        let before = number();
+        let output = output_of(sandbox.command(&["adopt", "numbers"]).env("EVERHOLD_FAULT", point));
+        assert!(output.status.code().is_none(), "{point}: {}", String::from_utf8_lossy(&output.stderr));
+        until(&format!("{point}: somebody brings it back"), SOON, || settled(&sandbox));
+        assert!(running(&sandbox, "count") && running(&sandbox, "read"), "{point}");
+        assert!(number() >= before, "{point}");
+        let all = sandbox.docker(&["ps", "-a", "--format", "{{.Names}}"]);
+        if matches!(point, "relocate-started" | "relocate-start-noted" | "relocate-done") {
+            assert_eq!(all.lines().count(), 4, "{point}: {all}");
+            sandbox.docker(&["rm", "-f", "count", "read", "count-before-adopt", "read-before-adopt"]);
+            sandbox.docker(&["volume", "rm", "numbers", "numbers-everhold"]);
+            sandbox.ok(&["trash", "empty", "--yes"]);
+            start();
+        } else {
+            assert_eq!(all.lines().count(), 2, "{point}: {all}");
+        }
+    }
+    let before = number();
+    sandbox.ok(&["adopt", "numbers"]);
+    assert!(
+        number() >= before && inspect(&sandbox, "count")["Mounts"].to_string().contains("numbers-everhold")
+    );
+}
+
 #[test]
 fn a_directory_of_the_host_is_adopted() {
     let sandbox = with_docker(&["busybox"]);

@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use testkit::{BUSYBOX, MARIADB, POSTGRES, Sandbox, until};
+use testkit::{BUSYBOX, MARIADB, POSTGRES, Sandbox, output_of, until};
 
 /// An engine waits half a minute for each plugin of another sandbox whose daemon is dead just then.
 pub const SOON: Duration = Duration::from_secs(180);
@@ -35,10 +35,10 @@ pub fn settings(sandbox: &Sandbox, container: &str) -> Value {
     }
     let host = found["HostConfig"].as_object_mut().unwrap();
     host.remove("Binds");
-    serde_json::json!({
+    plain(serde_json::json!({
         "config": found["Config"], "host": found["HostConfig"], "image": found["Image"], "path": found["Path"],
         "args": found["Args"], "networks": found["NetworkSettings"]["Networks"],
-    })
+    }))
 }
 
 /// The same of a container that was restored, whose image has the writable layer in it; and what it has mounted.
@@ -169,6 +169,13 @@ pub fn start_dead(sandbox: &Sandbox, name: &str) {
     assert_eq!(inspect(sandbox, name)["State"]["Status"], "dead");
 }
 
+/// `docker-compose`.
+pub fn compose(sandbox: &Sandbox, words: &[&str]) {
+    let host = format!("unix://{}/docker/docker.sock", sandbox.dir().display());
+    let output = output_of(Command::new("docker-compose").env("DOCKER_HOST", host).args(words));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// Everhold, stopped at a point.
 pub struct Waiting(Child);
 
@@ -205,4 +212,29 @@ pub fn network(sandbox: &Sandbox, name: &str) -> String {
     let prefix = format!("10.{}.{}", 64 + unique % 128, (unique / 128) % 256);
     sandbox.docker(&["network", "create", "--subnet", &format!("{prefix}.0/24"), name]);
     prefix
+}
+
+/// Files with all that files have, as a site's uploads would be, and odder.
+pub fn make_odd_files(path: &str) {
+    let script = "set -e; cd $0; mkdir -p wp-content/uploads/2026 empty; echo '<?php' > index.php; \
+        head -c 300000 /dev/urandom > wp-content/uploads/2026/photo.jpg; ln index.php linked.php; ln -s ../index.php wp-content/up; \
+        ln -s /etc/passwd absolute; truncate -s 50M sparse; printf end >> sparse; chown 33:33 index.php; chown -h 1000:7 wp-content/up; \
+        chmod 4750 index.php; chmod 1777 wp-content/uploads; mkfifo pipe; mknod null c 1 3; touch -d '2001-02-03 04:05:06.789' index.php; \
+        touch -h -d 2002-01-01 wp-content/up; touch -d 1999-12-31 empty; printf x > \"$(printf 'odd\\nname\\377')\"; \
+        setfattr -n user.colour -v blue index.php; setfattr -n security.capability -v 0sAQAAAgAgAAAAAAAAAAAAAAAAAAA= wp-content/uploads/2026/photo.jpg; \
+        setfacl -m u:1234:r,g:77:rw index.php; setfacl -d -m u:99:rwx empty; mkdir -p deep/a/b/c/d; chown 123456:654321 deep/a/b; \
+        python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"socket\")'; touch -d 2003-03-03 .";
+    let made = output_of(Command::new("bash").args(["-c", script, path]));
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+/// All that files have, told by other programs than ours.
+pub fn listing(path: &str) -> String {
+    let script = "cd $0 && find . -printf '%p|%y|%m|%U:%G|%n|%l|%T@|%s\\n' | sed -E 's/(\\|d\\|.*)\\|[0-9]+$/\\1/' | sort && \
+            find . -type f -print0 | sort -z | xargs -0 sha256sum && find . -print0 | sort -z | xargs -0 getfattr -hPd -m - 2>/dev/null | grep -v overlay && du -k sparse";
+    let output = output_of(Command::new("bash").args(["-c", script, path]));
+    let listing = String::from_utf8_lossy(&output.stdout).into_owned();
+    let wanted = ["user.colour", "posix_acl", "security.capability"];
+    assert!(wanted.iter().all(|word| listing.contains(word)), "{listing}");
+    listing
 }

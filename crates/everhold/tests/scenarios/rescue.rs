@@ -2,12 +2,12 @@
 
 use crate::audit::{audit, codes};
 use crate::host::{
-    SOON, Waiting, answers, inspect, mariadb, mariadb_answers, network, running, settings, settled,
-    start_box, start_dead, start_mariadb, start_postgres,
+    SOON, Waiting, answers, assert_same, compose, file, inspect, listing, make_odd_files, mariadb,
+    mariadb_answers, network, running, settings, settled, start_box, start_dead, start_mariadb,
+    start_postgres,
 };
 use crate::postgres::{self, Writer};
 use crate::{volumes, with_docker};
-use std::process::Command;
 use testkit::{BUSYBOX, Sandbox, output_of, until};
 
 const DATA: &str = "/var/lib/postgresql/data";
@@ -17,6 +17,7 @@ fn a_database_without_a_volume_is_found_and_moved_under_load() {
     let sandbox = with_docker(&["postgres", "busybox"]);
     let prefix = network(&sandbox, "back");
     let address = format!("{prefix}.77");
+    sandbox.docker(&["run", "-d", "--name", "peer", "--network", "back", BUSYBOX, "sleep", "1000"]);
     start_postgres(
         &sandbox,
         "pg",
@@ -27,6 +28,10 @@ fn a_database_without_a_volume_is_found_and_moved_under_load() {
             &address,
             "--network-alias",
             "db",
+            "--publish",
+            "127.0.0.1::5432",
+            "--link",
+            "peer:friend",
             "--hostname",
             "the-db",
             "-e",
@@ -67,6 +72,9 @@ fn a_database_without_a_volume_is_found_and_moved_under_load() {
             "/tmp",
         ],
     );
+    let front = network(&sandbox, "front");
+    let (ip, words) = (format!("{front}.78"), ["network", "connect", "--alias", "db2", "--ip"]);
+    sandbox.docker(&[&words[..], &[&ip, "front", "pg"]].concat());
     let (code, report) = audit(&sandbox, &[]);
     assert_eq!(code, 1, "{report}");
     let finding =
@@ -95,7 +103,7 @@ fn a_database_without_a_volume_is_found_and_moved_under_load() {
     answers(&sandbox, "pg");
     postgres::assert_all_there(&sandbox, "pg", &acknowledged);
     assert!(acknowledged.len() >= 200);
-    assert_eq!(settings(&sandbox, "pg"), was);
+    assert_same(&was, &settings(&sandbox, "pg"), "pg");
     assert!(applied["paused"].as_f64().unwrap() < applied["away"].as_f64().unwrap());
     assert_eq!(
         sandbox.docker(&["exec", "pg", "cat", "/etc/app.conf"]),
@@ -123,14 +131,14 @@ fn a_database_without_a_volume_is_found_and_moved_under_load() {
             .docker_fails(&["exec", "pg", "psql", "-h", "/var/run/postgresql", "-c", "select * from after"])
             .contains("does not exist")
     );
-    assert_eq!(settings(&sandbox, "pg"), was);
+    assert_same(&was, &settings(&sandbox, "pg"), "pg");
     sandbox.docker(&["rm", "-f", "pg"]);
     sandbox.docker(&["rename", "pg-rescued", "pg"]);
     sandbox.docker(&["start", "pg"]);
     answers(&sandbox, "pg");
     postgres::sql(&sandbox, "pg", "select * from after");
-    sandbox.docker(&["rm", "-f", "pg"]);
-    sandbox.docker(&["network", "rm", "back"]);
+    sandbox.docker(&["rm", "-f", "pg", "peer"]);
+    sandbox.docker(&["network", "rm", "back", "front"]);
 }
 
 #[test]
@@ -307,31 +315,43 @@ fn trees_are_identical_with_all_that_files_have() {
     let layer =
         inspect(&sandbox, "wp")["GraphDriver"]["Data"]["MergedDir"].as_str().unwrap().to_owned() + "/srv/www";
     until("the directory is there", SOON, || std::path::Path::new(&layer).is_dir());
-    let make = "set -e; cd $0; mkdir -p wp-content/uploads/2026 empty; echo '<?php' > index.php; \
-        head -c 300000 /dev/urandom > wp-content/uploads/2026/photo.jpg; ln index.php linked.php; ln -s ../index.php wp-content/up; \
-        ln -s /etc/passwd absolute; truncate -s 50M sparse; printf end >> sparse; chown 33:33 index.php; chown -h 1000:7 wp-content/up; \
-        chmod 4750 index.php; chmod 1777 wp-content/uploads; mkfifo pipe; mknod null c 1 3; touch -d '2001-02-03 04:05:06.789' index.php; \
-        touch -h -d 2002-01-01 wp-content/up; touch -d 1999-12-31 empty; printf x > \"$(printf 'odd\\nname\\377')\"; \
-        setfattr -n user.colour -v blue index.php; setfattr -n security.capability -v 0sAQAAAgAgAAAAAAAAAAAAAAAAAAA= wp-content/uploads/2026/photo.jpg; \
-        setfacl -m u:1234:r,g:77:rw index.php; setfacl -d -m u:99:rwx empty; mkdir -p deep/a/b/c/d; chown 123456:654321 deep/a/b; \
-        python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"socket\")'; touch -d 2003-03-03 .";
-    let made = output_of(Command::new("bash").args(["-c", make, &layer]));
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    // Told by other programs than ours.
-    let listing = |path: &str| -> String {
-        let script = "cd $0 && find . -printf '%p|%y|%m|%U:%G|%n|%l|%T@|%s\\n' | sed -E 's/(\\|d\\|.*)\\|[0-9]+$/\\1/' | sort && \
-            find . -type f -print0 | sort -z | xargs -0 sha256sum && find . -print0 | sort -z | xargs -0 getfattr -hPd -m - 2>/dev/null | grep -v overlay && du -k sparse";
-        let output = output_of(Command::new("bash").args(["-c", script, path]));
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
+    make_odd_files(&layer);
     let was = listing(&layer);
-    assert!(
-        was.contains("user.colour") && was.contains("posix_acl") && was.contains("security.capability"),
-        "{was}"
-    );
     sandbox.ok(&["rescue", "wp", "--path", "/srv/www", "--volume", "www", "--apply"]);
     let path = sandbox.json(&["volume", "mount", "www"])["path"].as_str().unwrap().to_owned();
     assert_eq!(listing(&path), was);
+}
+
+/// Compose takes the new container for its own.
+#[test]
+fn a_service_of_compose_is_rescued() {
+    let sandbox = with_docker(&["busybox"]);
+    let (path, text) = file(&sandbox, "docker-compose.yml");
+    let service = "version: '2.4'\nservices:\n  app:\n    image: everhold-test/busybox:1\n    network_mode: none\n    \
+        command: sh -c 'mkdir -p /data; [ -e /data/x ] || echo kept > /data/x; exec sleep 1000'\n";
+    std::fs::write(&path, service).unwrap();
+    let up = || compose(&sandbox, &["-p", "shop", "-f", &text, "up", "-d"]);
+    up();
+    let name = sandbox.docker(&["ps", "--format", "{{.Names}}"]);
+    until("it has written", SOON, || {
+        sandbox.try_docker(&["exec", &name, "cat", "/data/x"]).stdout == b"kept\n"
+    });
+    let plan = sandbox.json(&["rescue", &name, "--path", "/data", "--volume", "appdata"]);
+    assert!(plan["notes"].to_string().contains("appdata:/data"), "{plan}");
+    let said = sandbox.ok(&["rescue", &name, "--path", "/data", "--volume", "appdata", "--apply"]);
+    let id = || inspect(&sandbox, &name)["Id"].clone();
+    let rescued = id();
+    assert!(said.contains("before the next `docker compose up`"), "{said}");
+    sandbox.ok(&["rescue", &name, "--discard-old"]);
+    up();
+    assert_eq!(id(), rescued, "nothing has changed for compose");
+    // As the note says.
+    let volumes = "    volumes: ['appdata:/data']\nvolumes:\n  appdata: {external: true}\n";
+    std::fs::write(&path, format!("{service}{volumes}")).unwrap();
+    sandbox.docker(&["exec", &name, "sh", "-c", "echo later > /data/x"]);
+    up();
+    assert_ne!(id(), rescued);
+    assert_eq!(sandbox.docker(&["exec", &name, "cat", "/data/x"]), "later");
 }
 
 #[test]
@@ -367,7 +387,7 @@ fn bad_input_is_refused_before_anything_is_touched() {
     let sleep = [BUSYBOX, "sleep", "1000"];
     sandbox.docker(&[&run[..], &["box"], &sleep].concat());
     sandbox.docker(&[&run[..], &["brief", "--rm"], &sleep].concat());
-    sandbox.docker(&[&run[..], &["frozen"], &sleep].concat());
+    sandbox.docker(&[&run[..], &["frozen", "-v", "cold:/f"], &sleep].concat());
     sandbox.docker(&["pause", "frozen"]);
     start_dead(&sandbox, "dead");
     sandbox.docker(&[&run[..4], &["--name", "main"], &sleep].concat());
@@ -388,10 +408,15 @@ fn bad_input_is_refused_before_anything_is_touched() {
         (&["rescue", "box", "--path", "/etc", "--path", "/etc/x"], 2, "lies in"),
         (&["rescue", "box"], 2, "nothing in box looks like data"),
         (&["adopt", "absent"], 3, "no volume absent"),
+        (&["adopt", "cold"], 5, "docker unpause frozen"),
         (&["audit", "nobody"], 3, "there is no container nobody"),
     ] {
         let (exit, told) = sandbox.fails(words);
         assert!(exit == code && told.contains(said), "{words:?}: {exit}: {told}");
+    }
+    // To look at them is fine.
+    for name in ["frozen", "dead"] {
+        assert_eq!(audit(&sandbox, &[name]).1["containers"][0]["name"], name);
     }
     sandbox.volume("ours", &["size=64MiB"]);
     let (code, told) = sandbox.fails(&["adopt", "ours"]);
