@@ -570,6 +570,31 @@ fn a_restore_that_is_killed_leaves_all_or_nothing() {
 }
 
 #[test]
+fn what_others_have_or_have_written_meanwhile_is_not_removed() {
+    let sandbox = with_docker(&["busybox"]);
+    small(&sandbox);
+    let (_, to) = file(&sandbox, "small.tar");
+    sandbox.ok(&["container", "backup", "small", "--to", &to]);
+    gone(&sandbox);
+    // Killed before it was started, and somebody has started it, and used it.
+    let mut command = sandbox.command(&["container", "restore", &to]);
+    output_of(command.env("EVERHOLD_FAULT", "restore-containers,stand-by"));
+    sandbox.docker(&["start", "small"]);
+    sandbox.docker(&["exec", "small", "sh", "-c", "echo new > /d/new"]);
+    let said = sandbox.ok(&["rescue", "--recover"]);
+    assert!(said.contains("was finished") && settled(&sandbox) && running(&sandbox, "small"), "{said}");
+    assert_eq!(sandbox.docker(&["exec", "small", "cat", "/d/new"]), "new");
+    gone(&sandbox);
+    // Somebody makes the volume while the images are loaded.
+    let restore = Waiting::at(&sandbox, "restore-images", &["container", "restore", &to]);
+    sandbox.shell(&["-v", "data:/d"], "echo other > /d/other");
+    assert!(!restore.go_on());
+    assert!(settled(&sandbox));
+    assert_eq!(sandbox.shell(&["-v", "data:/d"], "ls /d"), "other");
+    assert_eq!(sandbox.docker(&["ps", "-aq"]), "");
+}
+
+#[test]
 fn an_engine_that_goes_away_in_the_middle_of_a_restore_is_cleared_up() {
     let sandbox = with_docker(&["busybox"]);
     small(&sandbox);

@@ -307,6 +307,49 @@ fn when_both_are_killed_the_next_command_brings_it_back() {
     assert_eq!(sandbox.docker(&["exec", "box", "cat", "/data/new"]), "new");
 }
 
+/// As docs/operations.md says for the worst case; and what nobody can finish any more.
+#[test]
+fn what_somebody_has_gone_on_with_by_hand_is_left_alone() {
+    let sandbox = with_docker(&["busybox"]);
+    start_box(&sandbox, "box", &[], "mkdir -p /data; [ -e /data/file ] || echo kept > /data/file");
+    let rescue = ["rescue", "box", "--path", "/data", "--volume", "boxdata", "--apply"];
+    let killed = |words: &[&str], point: &str| {
+        let output = output_of(sandbox.command(words).env("EVERHOLD_FAULT", format!("{point},stand-by")));
+        assert!(output.status.code().is_none(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(!settled(&sandbox));
+    };
+    killed(&rescue, "relocate-started");
+    sandbox.docker(&["stop", "-t", "0", "box"]);
+    sandbox.docker(&["rename", "box", "box-new"]);
+    sandbox.docker(&["rename", "box-before-rescue", "box"]);
+    sandbox.docker(&["start", "box"]);
+    let said = sandbox.ok(&["rescue", "--recover"]);
+    assert!(said.contains("was left as it is") && settled(&sandbox), "{said}");
+    assert!(running(&sandbox, "box") && !running(&sandbox, "box-new"));
+    assert_eq!(volumes(&sandbox, "volume").len(), 1, "the new one's data is there too");
+    sandbox.docker(&["rm", "box-new"]);
+    sandbox.docker(&["volume", "rm", "boxdata"]);
+    sandbox.ok(&["trash", "empty", "--yes"]);
+
+    // It worked, as far as its user could see.
+    sandbox.ok(&rescue);
+    killed(&["rescue", "box", "--undo"], "undo-named");
+    sandbox.docker(&["rm", "box-rescued"]);
+    let said = sandbox.ok(&["rescue", "--recover"]);
+    assert!(said.contains("was finished") && settled(&sandbox) && running(&sandbox, "box"), "{said}");
+    assert_eq!(sandbox.docker(&["exec", "box", "cat", "/data/file"]), "kept");
+    sandbox.docker(&["volume", "rm", "boxdata"]);
+    sandbox.ok(&["trash", "empty", "--yes"]);
+
+    // The one to go back to is gone.
+    sandbox.ok(&rescue);
+    killed(&["rescue", "box", "--undo"], "undo-stopped");
+    sandbox.docker(&["rm", "box-before-rescue"]);
+    let said = sandbox.ok(&["rescue", "--recover"]);
+    assert!(said.contains("was undone") && settled(&sandbox) && running(&sandbox, "box"), "{said}");
+    assert!(inspect(&sandbox, "box")["Mounts"].to_string().contains("boxdata"));
+}
+
 #[test]
 fn trees_are_identical_with_all_that_files_have() {
     let sandbox = with_docker(&["busybox"]);
