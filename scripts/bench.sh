@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures Everhold side by side with Docker's local driver and with a plain host directory, and holds it against its aims.
-# usage: scripts/bench.sh [docker] [database] [thousand] [history] [containers]     (default: all of them, some 25 minutes)
-# Environment: BENCH=quick (under 3 minutes, rough), EVERHOLD=FILE (another binary), BENCH_DIR=/var/tmp (the disk to
+# usage: scripts/bench.sh [docker] [database] [thousand] [history] [containers]     (default: all of them, half an hour)
+# Environment: BENCH=quick (some 8 minutes, rough), EVERHOLD=FILE (another binary), BENCH_DIR=/var/tmp (the disk to
 #              measure), TRIED=1 (also the settings of the loop device and of mkfs that were tried, half an hour more).
 #
 # Prints one table, and writes the same to target/bench.json. Exit code 0 also where an aim is missed: it measures, and

@@ -11,8 +11,9 @@ build=(gcc libc6-dev make pkg-config)
 # e2fsprogs, xfsprogs: make, check and grow volumes. debootstrap, busybox-static: images for Docker without a registry.
 demo=(e2fsprogs xfsprogs util-linux mount debootstrap busybox-static ca-certificates)
 # lsof: the tests compare `volume holders` with it. btrfs-progs: pools on another file system.
+# skopeo: another program that reads images of backups.
 # kmod: modules for the virtual machine of scripts/qemu.sh, which fetches its kernel and QEMU without installing them.
-test=(acl attr btrfs-progs lsof kmod procps)
+test=(acl attr btrfs-progs lsof kmod procps skopeo)
 
 case $goal in
   build) wanted=("${build[@]}") ;;

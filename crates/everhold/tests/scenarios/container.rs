@@ -93,6 +93,13 @@ fn one_container_is_as_it_was_with_all_it_had() {
     let loaded = sandbox.docker(&["load", "-q", "-i", &to]);
     assert!(loaded.contains(&image), "{loaded}");
     assert_eq!(sandbox.docker(&["run", "--rm", "--network", "none", &image, "cat", "/etc/layer"]), "layer");
+    // Another program reads them, too.
+    let copied = sandbox.dir().join("copied");
+    let (from, into) = (format!("oci-archive:{to}"), format!("dir:{}", copied.display()));
+    let words = ["--insecure-policy", "copy", "--quiet", &from, &into];
+    let copy = output_of(std::process::Command::new("skopeo").args(words));
+    assert!(copy.status.success(), "{}", String::from_utf8_lossy(&copy.stderr));
+    assert!(copied.join("manifest.json").exists());
     // And volumes, with nothing but tar.
     let script = format!("tar -xOf {to} volumes/local/0.tar | tar -tv | grep -c big");
     assert_eq!(
@@ -421,6 +428,20 @@ fn several_containers_are_of_one_instant() {
     let numbers = sandbox.shell(&["-v", "mine:/m", "-v", "other:/o"], "cat /m/n /o/n");
     let numbers: Vec<i64> = numbers.lines().map(|line| line.parse().unwrap()).collect();
     assert!((numbers[0] - numbers[1]).abs() <= 2 && numbers[0] > 0, "{numbers:?} are not of one instant");
+}
+
+#[test]
+fn no_daemon_is_needed_where_no_volume_is_everhold_s() {
+    let mut sandbox = with_docker(&["busybox"]);
+    sandbox.stop();
+    small(&sandbox);
+    let (_, to) = file(&sandbox, "small.tar");
+    sandbox.ok(&["container", "backup", "small", "--to", &to]);
+    gone(&sandbox);
+    sandbox.ok(&["container", "restore", &to]);
+    assert_eq!(sandbox.docker(&["exec", "small", "cat", "/d/x"]), "unmistakable");
+    assert!(settled(&sandbox));
+    sandbox.start();
 }
 
 #[test]
