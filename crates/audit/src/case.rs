@@ -199,6 +199,13 @@ impl<'a> Context<'a> {
         self.cases.iter().chain(&self.others)
     }
 
+    /// The container that a rescue or an adoption has put in the place of this one, which it keeps.
+    pub(crate) fn kept_for(&self, container: &Container) -> Option<&'a str> {
+        let name =
+            ["-before-rescue", "-before-adopt"].iter().find_map(|end| container.name.strip_suffix(end))?;
+        self.all().map(|case| case.container.name.as_str()).find(|other| *other == name)
+    }
+
     /// The containers that have this volume.
     pub(crate) fn holders(&self, volume: &str) -> Vec<&'a Container> {
         let has = |case: &&Case<'_>| {

@@ -73,6 +73,16 @@ pub(super) fn no_restart_policy(case: &Case<'_>, _: &Context<'_>) -> Vec<Draft> 
     vec![draft]
 }
 
+/// The code of [`kept`].
+pub(super) const KEPT: &str = "kept-by-rescue";
+
+pub(super) fn kept(case: &Case<'_>, context: &Context<'_>) -> Vec<Draft> {
+    let Some(new) = context.kept_for(case.container) else { return Vec::new() };
+    let found = format!("what it had is on the volumes of {new} since then");
+    let draft = Draft::new(Severity::Note, found).container(&case.container.name);
+    vec![draft.command(format!("everhold rescue {} --discard-old", quote(new)))]
+}
+
 pub(super) fn moving_tag(case: &Case<'_>, _: &Context<'_>) -> Vec<Draft> {
     let container = case.container;
     let image = ImageName::new(&container.image);

@@ -99,7 +99,13 @@ pub(crate) fn judge(context: &Context<'_>) -> Vec<Finding> {
         .flat_map(|check| {
             let drafts: Vec<Draft> = match check.look {
                 Look::Host(look) => look(context),
-                Look::Container(look) => context.cases.iter().flat_map(|case| look(case, context)).collect(),
+                Look::Container(look) => {
+                    // Of one that is kept there is nothing else to say: what it has is elsewhere too.
+                    let of = |case: &&Case<'_>| {
+                        check.code == habits::KEPT || context.kept_for(case.container).is_none()
+                    };
+                    context.cases.iter().filter(of).flat_map(|case| look(case, context)).collect()
+                }
             };
             drafts.into_iter().map(|draft| finding(check, draft))
         })

@@ -82,8 +82,11 @@ pub(super) fn data_on_anonymous_volume(context: &Context<'_>) -> Vec<Draft> {
     let mut said: BTreeSet<&str> = BTreeSet::new();
     let mut drafts = Vec::new();
     // Those that remove themselves first: with them it is a loss.
-    let (removing, staying): (Vec<_>, Vec<_>) =
-        context.cases.iter().partition(|case| case.container.auto_remove);
+    let (removing, staying): (Vec<_>, Vec<_>) = context
+        .cases
+        .iter()
+        .filter(|case| context.kept_for(case.container).is_none())
+        .partition(|case| case.container.auto_remove);
     for case in removing.into_iter().chain(staying) {
         for mount in case.container.mounts.iter().filter(|mount| mount.kind == MountKind::Volume) {
             let Some(volume) = mount.volume.as_deref().filter(|_| mount.anonymous) else { continue };

@@ -92,6 +92,11 @@ pub(crate) const TABLE: &[Check] = &[
         look: Container(habits::no_restart_policy),
     },
     Check {
+        code: habits::KEPT,
+        why: "a rescue or an adoption keeps the container that it replaces until it is told otherwise",
+        look: Container(habits::kept),
+    },
+    Check {
         code: "moving-tag",
         why: "the next pull may bring a version that can't read this data, or that changes it so that there is no way back",
         look: Container(habits::moving_tag),

@@ -195,6 +195,15 @@ pub(super) const MOUNTS: &[Break] = &[
     (&[("no-restart-policy", Advice)], |host| db(host).restart_policy = String::new()),
     (&[("moving-tag", Advice)], |host| db(host).image = "docker.io/library/postgres:latest".into()),
     (&[("moving-tag", Advice)], |host| db(host).image = "postgis/postgis".into()),
+    (&[("kept-by-rescue", Note)], |host| {
+        let kept = Container {
+            id: "e".repeat(64),
+            name: "db-before-rescue".into(),
+            state: State::Exited,
+            ..db(host).clone()
+        };
+        host.containers.push(Container { mounts: Vec::new(), image: "postgres:latest".into(), ..kept });
+    }),
     // With one that was not asked for.
     (&[("shared-writable", Risk)], |host| {
         let other = Container { id: "f".repeat(64), name: "db2".into(), ..db(host).clone() };
