@@ -33,8 +33,7 @@ pub fn settings(sandbox: &Sandbox, container: &str) -> Value {
             aliases.retain(|alias| *alias != short.as_str() && *alias != hostname);
         }
     }
-    let host = found["HostConfig"].as_object_mut().unwrap();
-    host.remove("Binds");
+    found["HostConfig"].as_object_mut().unwrap().remove("Binds");
     plain(serde_json::json!({
         "config": found["Config"], "host": found["HostConfig"], "image": found["Image"], "path": found["Path"],
         "args": found["Args"], "networks": found["NetworkSettings"]["Networks"],
@@ -43,33 +42,16 @@ pub fn settings(sandbox: &Sandbox, container: &str) -> Value {
 
 /// The same of a container that was restored, whose image has the writable layer in it; and what it has mounted.
 pub fn settings_and_mounts(sandbox: &Sandbox, container: &str) -> Value {
-    let mut found = inspect(sandbox, container);
-    let short = found["Id"].as_str().unwrap()[..12].to_owned();
-    let hostname = found["Config"]["Hostname"].clone();
-    for network in found["NetworkSettings"]["Networks"].as_object_mut().unwrap().values_mut() {
-        let endpoint = network.as_object_mut().unwrap();
-        endpoint.retain(|key, _| ["IPAMConfig", "Aliases", "Links", "DriverOpts"].contains(&key.as_str()));
-        if let Some(aliases) = endpoint["Aliases"].as_array_mut() {
-            // The engine adds both.
-            aliases.retain(|alias| *alias != short.as_str() && *alias != hostname);
-        }
-    }
-    let config = found["Config"].as_object_mut().unwrap();
-    // The image has the writable layer in it.
-    config.remove("Image");
-    let mounts: Vec<Value> = found["Mounts"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|mount| serde_json::json!([mount["Type"], mount["Name"], mount["Destination"], mount["RW"]]))
-        .collect();
-    let mut mounts = mounts;
-    mounts.sort_by_key(Value::to_string);
-    found["HostConfig"].as_object_mut().unwrap().remove("Binds");
-    plain(serde_json::json!({
-        "config": found["Config"], "host": found["HostConfig"], "path": found["Path"], "args": found["Args"],
-        "networks": found["NetworkSettings"]["Networks"], "mounts": mounts,
-    }))
+    let mut settings = settings(sandbox, container);
+    settings.as_object_mut().unwrap().remove("image");
+    settings["config"].as_object_mut().unwrap().remove("Image");
+    let mounts = inspect(sandbox, container)["Mounts"].take();
+    let told = ["Type", "Name", "Destination", "RW"];
+    let mounts = mounts.as_array().unwrap().iter().map(|mount| told.map(|key| mount[key].to_string()));
+    let mut mounts: Vec<_> = mounts.collect();
+    mounts.sort();
+    settings["mounts"] = serde_json::json!(mounts);
+    settings
 }
 
 /// Without what says nothing, which engines say in many ways.
