@@ -10,6 +10,9 @@ use std::collections::BTreeSet;
 const SURE: u32 = 8;
 /// A process, the command, or a data directory in its place: enough, unless an image says something else.
 const STRONG: u32 = 4;
+/// A `VOLUME` where only this service has its data, or data there in the layer; while nobody can see what runs. Enough with a port
+/// or a variable.
+const PLACE: u32 = 3;
 /// A port or a variable. Images made from another inherit both, so even all of these together are not enough: they only
 /// choose among services that have a better sign.
 const WEAK: u32 = 1;
@@ -98,7 +101,22 @@ fn score(container: &Container, arguments: &[String], service: &Service) -> u32 
     if service.env.iter().any(|name| container.env.contains_key(name)) {
         score += WEAK;
     }
-    score + signature(container, service)
+    let seen = !container.processes.is_empty();
+    let place = if !seen && has_place(container, service) { PLACE } else { 0 };
+    score + place.max(signature(container, service))
+}
+
+/// Whether the container has a place for the service's data: one that the image declares, or that it was written to. What lies
+/// directly below the root (`/data`) may be anybody's.
+fn has_place(container: &Container, service: &Service) -> bool {
+    let own = |path: &&String| path.matches('/').count() > 1;
+    let written = |path: &str| {
+        let below = container.layer.as_ref().map(|layer| layer.below(path));
+        below.is_ok_and(|below| below.matter.bytes > 0)
+    };
+    service.data.iter().filter(own).any(|path| {
+        container.declared_volumes.iter().any(|declared| tidy(declared) == *path) || written(path)
+    })
 }
 
 /// The program that a command runs in the end, without what only starts it.

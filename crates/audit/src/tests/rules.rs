@@ -33,6 +33,47 @@ fn the_built_in_rules_know_the_common_services() {
 }
 
 #[test]
+fn what_was_made_at_home_is_recognised_by_its_places() {
+    let known = |change: &dyn Fn(&mut crate::facts::Container)| {
+        let mut home = container("x", "registry.example.com/team/thing:1");
+        change(&mut home);
+        let found = crate::recognise::recognise(&home, rules());
+        found.into_iter().map(|found| found.service.name.clone()).collect::<Vec<_>>()
+    };
+    let data = "/var/lib/postgresql/data";
+    let port = |port: &str| vec![format!("{port}/tcp")];
+    assert_eq!(
+        known(&|it| it.labels = [("org.opencontainers.image.title".into(), "MariaDB Database".into())].into()),
+        ["MariaDB"]
+    );
+    assert_eq!(
+        known(&|it| (it.declared_volumes, it.exposed_ports) = (vec![format!("{data}/")], port("5432"))),
+        ["PostgreSQL"]
+    );
+    assert_eq!(
+        known(&|it| (it.layer, it.exposed_ports) =
+            (layer(&[("/var/lib/postgresql/data/base/1", 9)]), port("5432"))),
+        ["PostgreSQL"]
+    );
+    // Which of the two can't be said, and does not matter to their data.
+    let mysql = || (vec!["/var/lib/mysql".into()], port("3306"));
+    assert_eq!(known(&|it| (it.declared_volumes, it.exposed_ports) = mysql()), ["MySQL", "MariaDB"]);
+    // Any one of these alone is nobody's; and what runs is seen to be something else.
+    assert_eq!(known(&|it| it.declared_volumes = vec![data.into()]), [""; 0]);
+    assert_eq!(
+        known(&|it| (it.declared_volumes, it.exposed_ports) = (vec!["/data".into()], port("6379"))),
+        [""; 0]
+    );
+    assert_eq!(
+        known(&|it| {
+            (it.declared_volumes, it.exposed_ports) = (vec![data.into()], port("5432"));
+            it.processes = vec!["cron".into()];
+        }),
+        [""; 0]
+    );
+}
+
+#[test]
 fn errors_name_file_line_and_rule() {
     let bad = [
         ("[[noise]]\nname = \"x\"\npath = [\"/x\"]\n", "mine.toml:3: unknown field `path`"),
