@@ -361,8 +361,8 @@ mod tests {
         assert_eq!(stat(b"nonsense"), None);
     }
 
-    /// An engine that says how many bytes it was sent.
-    fn counting_engine(path: &Path) {
+    /// An engine of this version that says what it was asked, and how many bytes it was sent.
+    fn echoing_engine(path: &Path, version: &'static str) {
         use std::io::{BufRead, BufReader, Write};
         let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
         std::thread::spawn(move || {
@@ -387,7 +387,8 @@ mod tests {
                             break;
                         }
                     }
-                    let said = format!("{{\"ApiVersion\":\"1.41\",\"bytes\":{bytes}}}");
+                    let asked = head.lines().next().unwrap();
+                    let said = json!({ "ApiVersion": version, "bytes": bytes, "asked": asked }).to_string();
                     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{said}", said.len());
                     reader.get_mut().write_all(answer.as_bytes()).unwrap();
                 }
@@ -406,10 +407,21 @@ mod tests {
     }
 
     #[test]
+    fn an_engine_is_asked_in_the_older_of_both_versions() {
+        for (version, agreed) in [("1.24", "1.24"), ("1.41", "1.41"), ("1.51", "1.51"), ("1.99", "1.51")] {
+            let directory = tempfile::tempdir().unwrap();
+            let socket = directory.path().join("docker.sock");
+            echoing_engine(&socket, version);
+            let said: Value = Api::new(socket).unwrap().get("/info").unwrap();
+            assert_eq!(said["asked"], format!("GET /v{agreed}/info HTTP/1.1"));
+        }
+    }
+
+    #[test]
     fn all_of_an_upload_arrives() {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("docker.sock");
-        counting_engine(&socket);
+        echoing_engine(&socket, "1.41");
         let api = Api::new(socket).unwrap();
         for _ in 0..200 {
             let said = api.upload(Method::POST, "/images/load", Slowly(b"twelve bytes")).unwrap();

@@ -79,7 +79,13 @@ pub(super) const KEPT: &str = "kept-by-rescue";
 pub(super) fn kept(case: &Case<'_>, context: &Context<'_>) -> Vec<Draft> {
     let Some(new) = context.kept_for(case.container) else { return Vec::new() };
     let found = format!("what it had is on the volumes of {new} since then");
-    let draft = Draft::new(Severity::Note, found).container(&case.container.name);
+    let of_compose = case.container.labels.contains_key("com.docker.compose.project");
+    let severity = if of_compose { Severity::Risk } else { Severity::Note };
+    let draft = Draft::new(severity, found).container(&case.container.name);
+    let draft = match of_compose {
+        true => draft.more("Compose takes it for one too many of its service, and may remove either of the two at its next up"),
+        false => draft,
+    };
     vec![draft.command(format!("everhold rescue {} --discard-old", quote(new)))]
 }
 

@@ -204,6 +204,12 @@ pub(super) const MOUNTS: &[Break] = &[
         };
         host.containers.push(Container { mounts: Vec::new(), image: "postgres:latest".into(), ..kept });
     }),
+    (&[("kept-by-rescue", Risk)], |host| {
+        let labels = [("com.docker.compose.project".to_owned(), "shop".to_owned())].into();
+        let kept =
+            Container { id: "e".repeat(64), name: "db-before-adopt".into(), labels, ..db(host).clone() };
+        host.containers.push(Container { mounts: Vec::new(), state: State::Exited, ..kept });
+    }),
     // With one that was not asked for.
     (&[("shared-writable", Risk)], |host| {
         let other = Container { id: "f".repeat(64), name: "db2".into(), ..db(host).clone() };
