@@ -33,8 +33,8 @@ fn a_second_daemon_is_refused_with_the_first_ones_pid() {
     assert!(said.contains(&format!("pid {}", host.pid())), "{said}");
     assert!(host.ok(&["status"]).contains("everhold"), "the first one is not disturbed");
     // Another state, the same socket: refused as well, and the first one's socket is left alone.
-    let other = tempfile::tempdir().unwrap();
-    let (code, said) = finish(host.daemon(&[("EVERHOLD_STATE", other.path().to_str().unwrap())]));
+    let other = host.dir.path().join("other");
+    let (code, said) = finish(host.daemon(&[("EVERHOLD_STATE", other.to_str().unwrap())]));
     assert!(code == 4 && said.contains("another process answers"), "{said}");
     assert!(host.ok(&["status"]).contains("everhold"));
 }

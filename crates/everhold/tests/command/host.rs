@@ -142,5 +142,11 @@ impl Drop for Host {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+        // What tracks changed blocks outlives the daemon on purpose, and would outlive the directory.
+        for mount in linux::mounts::below(self.dir.path()).unwrap_or_default().iter().rev() {
+            if let Err(error) = linux::mounts::unmount_lazy(&mount.target) {
+                tracing::warn!(%error, "a mount is left");
+            }
+        }
     }
 }
