@@ -194,6 +194,7 @@ for name in "$@"; do
       ;;
     # Nothing is saved by itself: what is in the files is what somebody asked for.
     redis)
+      # shellcheck disable=SC2016 # the container's shell expands it
       import redis 7 "$path" 'ENV LANG=C.UTF-8' 'WORKDIR /data' 'USER redis' \
         'ENTRYPOINT ["sh", "-c", "exec redis-server --bind 127.0.0.1 --dir /data --save \"\" ${REDIS_PASSWORD:+--requirepass \"$REDIS_PASSWORD\"}"]'
       ;;
