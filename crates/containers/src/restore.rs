@@ -4,24 +4,28 @@
 //! something fails later, or this process is killed, what was made is removed again, up to the moment from which the containers
 //! are only to be started.
 
+mod apart;
 mod made;
 mod names;
+mod preflight;
 
 pub(crate) use made::Made;
 pub use names::Names;
 
 use crate::backup::{Project, SavedContainer, SavedNetwork, SavedVolume};
 use crate::container::Container;
-use crate::engine::{self, create, inspect, present, start};
+use crate::engine::{create, present, start};
 use crate::error::{Error, Result};
 use crate::journal::{Journal, Phase, Record, Target};
 use crate::recover::{self, recover};
 use crate::settings::{Changes, creation};
 use crate::tools::Event;
+use apart::{borrow_nothing, forget_addresses, keep_apart};
 use bundle::Reader;
 use docker::encode;
 use made::{MadeContainer, MadeVolume};
 use model::ErrorKind;
+use preflight::{driver_of, free, preflight, taken, volume_bytes};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -169,8 +173,11 @@ pub fn restore(asked: &Asked, tools: &Tools<'_>) -> Result<Restored> {
     tools.reach(Step::Journaled);
     let restored = match build(asked, tools, &mut reader, &project, &names, &mut journal) {
         Ok(restored) => {
-            // Should the journal be there again after a power failure, there is nothing left to do.
-            journal.note(|record| record.phase = Phase::Done)?;
+            // Should the journal be there again after a power failure, there is nothing left to do. Without that, there is nothing
+            // but to start what runs.
+            if let Err(error) = journal.note(|record| record.phase = Phase::Done) {
+                tracing::warn!(%error, "that a restore is over could not be noted");
+            }
             journal.end()?;
             Ok(restored)
         }
@@ -211,191 +218,6 @@ fn unmake(error: Error, tools: &Tools<'_>, mut journal: Journal) -> Error {
         Ok(_) => error.with_state("nothing is left of what was begun, and the bundle is as it was"),
         Err(undo) => recover::left(error, &undo, &path),
     }
-}
-
-/// Refuses before anything is made.
-fn preflight(
-    asked: &Asked,
-    tools: &Tools<'_>,
-    project: &Project,
-    names: &Names,
-    reader: &Reader,
-) -> Result<()> {
-    let version: Value = tools.api.get("/version")?;
-    if version["Arch"].as_str().is_some_and(|arch| arch != project.architecture) {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            format!(
-                "the bundle is of an engine for {}, and this one is for {}",
-                project.architecture, version["Arch"]
-            ),
-            "restore it on a host of that kind",
-        ));
-    }
-    for container in &project.containers {
-        let name = names.container(&container.name);
-        if inspect(tools.api, &name)?.is_some() {
-            return Err(exists("container", &name, &format!("`docker rename {name} {name}-old`")));
-        }
-    }
-    for saved in &project.containers {
-        check_image(saved)?;
-    }
-    for volume in &project.volumes {
-        let name = names.volume(volume);
-        free(tools, &name, driver_of(volume, asked, tools) == tools.volumes.driver())?;
-        check_driver(asked, tools, volume)?;
-    }
-    enough_room(asked, tools, project, reader)?;
-    check_absent(tools, project, reader)
-}
-
-/// There is no volume of that name.
-fn free(tools: &Tools<'_>, name: &str, ours: bool) -> Result<()> {
-    let known = engine::volume(tools.api, "local", name)?.is_some()
-        || engine::volume(tools.api, tools.volumes.driver(), name)?.is_some();
-    if known || (ours && tools.volumes.exists(name)?) { Err(taken(name)) } else { Ok(()) }
-}
-
-fn taken(volume: &str) -> Error {
-    exists("volume", volume, "rename or remove it")
-}
-
-/// Images of backups have names of their own; what else a bundle says would take a name away from an image that others use.
-fn check_image(saved: &SavedContainer) -> Result<()> {
-    if !saved.saved_image.starts_with(crate::backup::IMAGES) {
-        return Err(Error::new(
-            ErrorKind::Damaged,
-            format!(
-                "the image of {} is called {} in the bundle, which no backup calls one",
-                saved.name, saved.saved_image
-            ),
-            "use another copy of the backup",
-        ));
-    }
-    Ok(())
-}
-
-fn image(tools: &Tools<'_>, name: &str) -> Result<Option<Value>> {
-    Ok(tools.api.find(&format!("/images/{}/json", encode(name)))?)
-}
-
-fn exists(kind: &str, name: &str, free_it: &str) -> Error {
-    Error::new(
-        ErrorKind::Conflict,
-        format!("there is a {kind} {name} already"),
-        format!("{free_it}, or restore under another name with --as"),
-    )
-}
-
-/// The driver that a volume will have.
-fn driver_of<'a>(volume: &'a SavedVolume, asked: &'a Asked, tools: &'a Tools<'_>) -> &'a str {
-    match &asked.volume_driver {
-        Some(driver) => driver,
-        None if volume.everhold => tools.volumes.driver(),
-        None => &volume.driver,
-    }
-}
-
-fn check_driver(asked: &Asked, tools: &Tools<'_>, volume: &SavedVolume) -> Result<()> {
-    let driver = driver_of(volume, asked, tools);
-    let unusable = |why: &str| {
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("the volume {} is of the driver {driver}, {why}", volume.name),
-            "`--volume-driver local` makes it a volume of Docker's own",
-        ))
-    };
-    if driver == "local" {
-        return match volume.options.is_empty() || asked.volume_driver.is_some() {
-            true => Ok(()),
-            false => unusable("with options for a mount of its own, into which nothing is written unasked"),
-        };
-    }
-    if driver != tools.volumes.driver() {
-        return unusable("into which only that driver could write");
-    }
-    let info: Value = tools.api.get("/info")?;
-    let plugins = info["Plugins"]["Volume"].as_array().into_iter().flatten();
-    // An engine calls a plugin up when it first needs it, so that it does not list ours means nothing if the daemon answers.
-    if !plugins.into_iter().any(|plugin| plugin == driver) && tools.volumes.room().is_err() {
-        return unusable("and Everhold's daemon does not run here");
-    }
-    Ok(())
-}
-
-fn enough_room(asked: &Asked, tools: &Tools<'_>, project: &Project, reader: &Reader) -> Result<()> {
-    let info: Value = tools.api.get("/info")?;
-    let root = PathBuf::from(info["DockerRootDir"].as_str().unwrap_or("/"));
-    let (mut engine, mut ours) = (image_bytes(reader), 0);
-    for volume in &project.volumes {
-        let bytes = volume_bytes(reader, &volume.name);
-        if driver_of(volume, asked, tools) == tools.volumes.driver() {
-            ours += bytes
-        } else {
-            engine += bytes
-        }
-    }
-    let size = model::Size::from_bytes;
-    let short = |wanted, room, place: String| {
-        Err(Error::new(
-            ErrorKind::NoSpace,
-            format!(
-                "what is in the bundle takes about {}, and there is room for {} in {place}",
-                size(wanted),
-                size(room)
-            ),
-            "make room there, then try again",
-        ))
-    };
-    let room = linux::fs::space(&root)?.available;
-    let device = |path: &Path| path.metadata().map(|found| found.dev()).ok();
-    let place = if ours > 0 { tools.volumes.place()? } else { None };
-    // Both on one disk.
-    let all = if place.is_some_and(|place| device(&place) == device(&root)) { engine + ours } else { engine };
-    if all > room {
-        return short(all, room, root.display().to_string());
-    }
-    if ours > 0 {
-        let room = tools.volumes.room()?;
-        if ours > room {
-            return short(ours, room, "the pool".to_owned());
-        }
-    }
-    Ok(())
-}
-
-fn image_bytes(reader: &Reader) -> u64 {
-    let images = reader.members().iter().filter(|member| member.role == bundle::Role::Image);
-    images.map(|member| member.size).sum()
-}
-
-fn volume_bytes(reader: &Reader, name: &str) -> u64 {
-    reader.volumes().into_iter().find(|volume| volume.name == name).map_or(0, |volume| volume.size)
-}
-
-/// Layers that are not in the bundle must be here.
-fn check_absent(tools: &Tools<'_>, project: &Project, reader: &Reader) -> Result<()> {
-    let absent = reader.absent();
-    if absent.is_empty() {
-        return Ok(());
-    }
-    let mut here: Vec<String> = Vec::new();
-    for container in &project.containers {
-        if let Some(image) = tools.api.find::<Value>(&format!("/images/{}/json", encode(&container.image)))? {
-            let layers = image["RootFS"]["Layers"].as_array().into_iter().flatten();
-            here.extend(layers.filter_map(|layer| layer.as_str().map(str::to_owned)));
-        }
-    }
-    if absent.iter().all(|layer| here.contains(&layer.to_string())) {
-        return Ok(());
-    }
-    let images: Vec<&str> = project.containers.iter().map(|container| container.image.as_str()).collect();
-    Err(Error::new(
-        ErrorKind::NotFound,
-        "the bundle was made without the images' layers, and this engine does not have them",
-        format!("get the very same images first: `docker pull {}`", images.join(" ")),
-    ))
 }
 
 fn build(
@@ -465,6 +287,10 @@ fn build(
         networks,
         notes,
     })
+}
+
+fn image(tools: &Tools<'_>, name: &str) -> Result<Option<Value>> {
+    Ok(tools.api.find(&format!("/images/{}/json", encode(name)))?)
 }
 
 fn load(tools: &Tools<'_>, reader: &mut Reader, project: &Project, journal: &mut Journal) -> Result<()> {
@@ -634,154 +460,4 @@ fn make_container(
         record.containers.push(id.clone());
     })?;
     Ok(id)
-}
-
-/// What comes from another container (`--volumes-from`) is named itself: the other one's ID is of another engine, and beside what
-/// was backed up its name means the original, with the original's data.
-fn borrow_nothing(settings: &mut Value) {
-    let lenders = settings["HostConfig"]["VolumesFrom"].as_array().is_some_and(|lenders| !lenders.is_empty());
-    if !lenders {
-        return;
-    }
-    settings["HostConfig"]["VolumesFrom"] = Value::Null;
-    // Volumes are named by whoever makes the container; directories of the host would be left out.
-    let told: Vec<String> = ["Binds", "Mounts"]
-        .iter()
-        .flat_map(|key| settings["HostConfig"][*key].as_array().into_iter().flatten())
-        .filter_map(|told| told["Target"].as_str().or_else(|| told.as_str()?.split(':').nth(1)))
-        .map(|path| path.trim_end_matches('/').to_owned())
-        .collect();
-    let mut binds = settings["HostConfig"]["Binds"].as_array().cloned().unwrap_or_default();
-    for mount in settings["Mounts"].as_array().into_iter().flatten().filter(|mount| mount["Type"] == "bind") {
-        let (source, at) =
-            (mount["Source"].as_str().unwrap_or_default(), mount["Destination"].as_str().unwrap_or_default());
-        if !told.iter().any(|path| path == at) {
-            let mode = if mount["RW"] == true { "" } else { ":ro" };
-            binds.push(format!("{source}:{at}{mode}").into());
-        }
-    }
-    settings["HostConfig"]["Binds"] = binds.into();
-}
-
-/// Beside what was backed up: nobody who means the original must reach the copy, and the copy must not reach the original where
-/// there is a copy of that too.
-fn keep_apart(settings: &mut Value, project: &Project, names: &Names) {
-    let renamed = |name: &str| {
-        let known = project.containers.iter().any(|saved| saved.name == name);
-        if known { names.container(name) } else { name.to_owned() }
-    };
-    for link in settings["HostConfig"]["Links"].as_array_mut().into_iter().flatten() {
-        if let Some((source, target)) = link.as_str().and_then(|link| link.split_once(':')) {
-            *link = format!("/{}:{target}", renamed(source.trim_start_matches('/'))).into();
-        }
-    }
-    let networks = settings.pointer_mut("/NetworkSettings/Networks").and_then(Value::as_object_mut);
-    for (network, endpoint) in networks.into_iter().flatten() {
-        for link in endpoint["Links"].as_array_mut().into_iter().flatten() {
-            if let Some((source, alias)) = link.as_str().and_then(|link| link.split_once(':')) {
-                *link = format!("{}:{alias}", renamed(source)).into();
-            }
-        }
-        if names.network(network) == *network {
-            // The original answers to these names there.
-            endpoint["Aliases"] = Value::Null;
-        }
-    }
-    let labels = settings.pointer_mut("/Config/Labels").and_then(Value::as_object_mut);
-    if let Some(labels) = labels {
-        let key = "com.docker.compose.project";
-        let same = labels
-            .get(key)
-            .and_then(Value::as_str)
-            .is_some_and(|old| names.labels(&BTreeMap::from([(key.to_owned(), old.to_owned())]))[key] == old);
-        if same {
-            // Compose would take it for one container too many of the original's service, and remove either.
-            labels.retain(|key, _| !key.starts_with("com.docker.compose."));
-        }
-    }
-}
-
-/// Addresses that somebody chose are the other project's.
-fn forget_addresses(settings: &mut Value) {
-    let networks = settings.pointer_mut("/NetworkSettings/Networks").and_then(Value::as_object_mut);
-    for endpoint in networks.into_iter().flat_map(|networks| networks.values_mut()) {
-        endpoint["IPAMConfig"] = Value::Null;
-    }
-    if let Some(config) = settings["Config"].as_object_mut() {
-        config.remove("MacAddress");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn project(names: &[&str]) -> Project {
-        let saved = |name: &&str| {
-            json!({
-                "id": name, "name": name, "running": true, "image": "i", "saved_image": "s", "saved_image_id": "x",
-            })
-        };
-        let containers: Vec<Value> = names.iter().map(saved).collect();
-        serde_json::from_value(json!({
-            "instant": "2026-01-01T00:00:00Z", "engine": "20.10", "architecture": "amd64", "project": "shop",
-            "containers": containers, "volumes": [], "networks": [], "notes": [],
-        }))
-        .unwrap()
-    }
-
-    fn settings() -> Value {
-        json!({
-            "Config": { "Labels": { "com.docker.compose.project": "shop", "com.docker.compose.service": "web", "own": "1" } },
-            "HostConfig": { "VolumesFrom": ["shop-db"], "Binds": ["/srv:/srv"], "Links": ["/shop-db:/shop-web/db"] },
-            "Mounts": [
-                { "Type": "bind", "Source": "/srv", "Destination": "/srv", "RW": true },
-                { "Type": "bind", "Source": "/etc/x", "Destination": "/x", "RW": false },
-                { "Type": "volume", "Name": "shop_data", "Destination": "/data", "RW": true },
-            ],
-            "NetworkSettings": { "Networks": { "shop_default": { "Aliases": ["web"], "Links": ["shop-db:db"] } } },
-        })
-    }
-
-    #[test]
-    fn an_image_of_a_bundle_takes_no_name_of_others() {
-        let mut saved = project(&["web"]).containers.remove(0);
-        saved.saved_image = "postgres:16".to_owned();
-        assert!(check_image(&saved).is_err());
-        saved.saved_image = "everhold-backup/web:20260101t000000z".to_owned();
-        assert_eq!(check_image(&saved), Ok(()));
-    }
-
-    #[test]
-    fn volumes_of_another_container_are_named() {
-        let mut settings = settings();
-        borrow_nothing(&mut settings);
-        assert_eq!(settings["HostConfig"]["VolumesFrom"], Value::Null);
-        assert_eq!(settings["HostConfig"]["Binds"], json!(["/srv:/srv", "/etc/x:/x:ro"]));
-        let changes = Changes {
-            renamed_volumes: vec![("shop_data".to_owned(), "trial_data".to_owned())],
-            ..Changes::default()
-        };
-        let body = creation(&Container::from_document(settings), &changes).body;
-        assert!(
-            body["HostConfig"]["Binds"].as_array().unwrap().contains(&json!("trial_data:/data")),
-            "{body}"
-        );
-    }
-
-    #[test]
-    fn a_copy_beside_the_original_is_not_taken_for_it() {
-        let (one, mut copy) = (project(&["shop-web"]), settings());
-        keep_apart(&mut copy, &one, &Names::new(&one, Some("trial")));
-        assert_eq!(copy["NetworkSettings"]["Networks"]["shop_default"]["Aliases"], Value::Null);
-        assert_eq!(copy["Config"]["Labels"], json!({ "own": "1" }));
-        assert_eq!(copy["HostConfig"]["Links"][0], "/shop-db:/shop-web/db", "of that there is no copy");
-
-        let (both, mut copy) = (project(&["shop-db", "shop-web"]), settings());
-        keep_apart(&mut copy, &both, &Names::new(&both, Some("trial")));
-        let endpoint = &copy["NetworkSettings"]["Networks"]["shop_default"];
-        assert_eq!((&endpoint["Aliases"], &endpoint["Links"]), (&json!(["web"]), &json!(["trial-db:db"])));
-        assert_eq!(copy["HostConfig"]["Links"][0], "/trial-db:/shop-web/db");
-        assert_eq!(copy["Config"]["Labels"]["com.docker.compose.service"], "web");
-    }
 }
