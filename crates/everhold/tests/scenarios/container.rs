@@ -1,29 +1,14 @@
 //! Backups of whole containers: one instant, every byte checked, restored where nothing was.
 
 use crate::host::{
-    SOON, Waiting, answers, assert_same, compose, file, inspect, listing, make_odd_files, mariadb,
-    mariadb_answers, network, running, settings_and_mounts, settled, start_mariadb,
+    SOON, Waiting, answers, assert_same, busy_box, compose, file, gone, inspect, listing, make_odd_files,
+    mariadb, mariadb_answers, running, settings_and_mounts, settled, small, start_mariadb,
 };
 use crate::postgres::{self, Writer};
-use crate::{volumes, with_docker, with_vault_keys};
-use serde_json::Value;
+use crate::{volumes, with_docker};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use testkit::{BUSYBOX, POSTGRES, REDIS, S3Server, Sandbox, output_of, until};
-
-/// A container with something in its layer, in a local volume, in one of ours, and in an anonymous one.
-fn busy_box(sandbox: &Sandbox, name: &str, more: &[&str]) {
-    // Engines see the plugins of all sandboxes: no two have a volume of one name.
-    let ours = format!("{name}-ours");
-    sandbox.volume(&ours, &["size=64MiB"]);
-    let ours = format!("{ours}:/o");
-    let script = "echo layer > /etc/layer; rm -f /seed/file; [ -e /opt/app ] || { mkdir -p /opt/app; echo x > /opt/app/x; ln /opt/app/x /opt/app/y; }; \
-        echo l > /l/file; echo o > /o/file; echo a > /a/file; dd if=/dev/urandom of=/l/big bs=1M count=8 2>/dev/null; \
-        truncate -s 20M /l/sparse; touch /ready; n=0; while true; do n=$((n + 1)); echo $n > /l/m; mv /l/m /l/n; echo $n > /o/m; mv /o/m /o/n; sleep 0.01; done";
-    let run = ["run", "-d", "--name", name, "-v", "local:/l", "-v", &ours, "-v", "/a"];
-    sandbox.docker(&[&run[..], more, &[BUSYBOX, "sh", "-c", script]].concat());
-    until("it has written", SOON, || sandbox.try_docker(&["exec", name, "ls", "/ready"]).status.success());
-}
+use std::path::Path;
+use testkit::{BUSYBOX, POSTGRES, REDIS, Sandbox, output_of, until};
 
 #[test]
 fn one_container_is_as_it_was_with_all_it_had() {
@@ -377,36 +362,6 @@ fn a_pause_is_bounded_and_room_is_looked_for_before() {
 }
 
 #[test]
-fn what_can_not_be_finished_is_removed_again() {
-    let sandbox = with_docker(&["busybox"]);
-    // A device of the host that will be gone.
-    let device = format!("/dev/everhold-test-{}", std::process::id());
-    let made = std::process::Command::new("mknod").args([&device, "c", "1", "3"]).status().unwrap();
-    assert!(made.success());
-    busy_box(&sandbox, "und", &["--network", "none", "--device", &device]);
-    let (_, to) = file(&sandbox, "und.tar");
-    sandbox.ok(&["container", "backup", "und", "--to", &to]);
-    sandbox.docker(&["rm", "-f", "-v", "und"]);
-    sandbox.docker(&["volume", "rm", "local"]);
-    // One of its volumes exists: refused before. It can't be started: in the middle.
-    let (code, told) = sandbox.fails(&["container", "restore", &to]);
-    assert!(code == 4 && told.contains("there is a volume und-ours already"), "{told}");
-    assert!(!sandbox.docker(&["volume", "ls", "-q"]).lines().any(|name| name == "local"));
-    std::fs::remove_file(&device).unwrap();
-    let (_, told) = sandbox.fails(&["container", "restore", &to, "--as", "other"]);
-    assert!(told.contains("starting other") && told.contains("are in the trash"), "{told}");
-    assert!(!sandbox.docker_volumes().contains("other"));
-    assert_eq!(sandbox.docker(&["ps", "-aq"]), "");
-    assert_eq!(sandbox.docker(&["images", "-q", "everhold-backup/und"]), "");
-    // Without Everhold's driver, as a plain volume.
-    let made = std::process::Command::new("mknod").args([&device, "c", "1", "3"]).status().unwrap();
-    assert!(made.success());
-    sandbox.ok(&["container", "restore", &to, "--as", "plain", "--volume-driver", "local"]);
-    assert_eq!(sandbox.docker(&["exec", "plain", "cat", "/o/file"]), "o");
-    std::fs::remove_file(&device).unwrap();
-}
-
-#[test]
 fn several_containers_are_of_one_instant() {
     let sandbox = with_docker(&["busybox"]);
     // Each writes the next number when it sees the other's: they are never more than one apart.
@@ -517,123 +472,6 @@ fn an_engine_that_goes_away_in_the_middle_of_a_backup_is_waited_for() {
 }
 
 #[test]
-fn a_restore_that_does_not_fit_is_refused_before_anything_is_made() {
-    let mut sandbox = crate::sandbox();
-    let disk = sandbox.small_disk("pool", &["mkfs.ext4", "-q", "-m", "0"], 64 << 20);
-    sandbox.configure(&format!("[pool.default]\npath = \"{}\"\nreserve = \"5%\"\n", disk.display()));
-    sandbox.start_docker(&["busybox"]).start();
-    let script = "dd if=/dev/urandom of=/d/f bs=1M count=100 2>/dev/null; touch /ready; exec sleep 1000";
-    let words =
-        ["run", "-d", "--name", "large", "--network", "none", "-v", "data:/d", BUSYBOX, "sh", "-c", script];
-    sandbox.docker(&words);
-    until("it has written", SOON, || sandbox.try_docker(&["exec", "large", "ls", "/ready"]).status.success());
-    let (_, to) = file(&sandbox, "large.tar");
-    sandbox.ok(&["container", "backup", "large", "--to", &to]);
-    let restore = ["container", "restore", &to, "--as", "other", "--volume-driver", sandbox.driver()];
-    let (code, told) = sandbox.fails(&restore);
-    assert!(
-        code == 7 && told.contains("in the pool") && told.contains("nothing was changed"),
-        "{code}: {told}"
-    );
-    assert!(volumes(&sandbox, "volume").is_empty() && volumes(&sandbox, "trash").is_empty());
-    assert_eq!(sandbox.docker(&["ps", "-aq", "--filter", "name=other"]), "");
-}
-
-#[test]
-fn a_restore_that_is_killed_leaves_all_or_nothing() {
-    let sandbox = with_docker(&["busybox"]);
-    network(&sandbox, "whole-net");
-    busy_box(&sandbox, "whole", &["--network", "whole-net"]);
-    let (_, to) = file(&sandbox, "whole.tar");
-    sandbox.ok(&["container", "backup", "whole", "--to", &to]);
-    let local = || sandbox.docker(&["volume", "ls", "-q", "--filter", "driver=local"]);
-    let clear = || {
-        sandbox.docker(&["rm", "-f", "whole"]);
-        // The anonymous one, too: it was named when it was restored.
-        sandbox.docker(&[&["volume", "rm", "whole-ours"][..], &local().lines().collect::<Vec<_>>()].concat());
-        sandbox.docker(&["network", "rm", "whole-net"]);
-        sandbox.ok(&["trash", "empty", "--yes"]);
-    };
-    clear();
-    for step in containers::restore::Step::ALL {
-        let point = step.name();
-        let mut command = sandbox.command(&["container", "restore", &to]);
-        let output = output_of(command.env("EVERHOLD_FAULT", point));
-        assert!(output.status.code().is_none(), "{point}: {}", String::from_utf8_lossy(&output.stderr));
-        until(&format!("{point}: somebody clears up"), SOON, || settled(&sandbox));
-        if matches!(point, "restore-starting" | "restore-done") {
-            assert!(running(&sandbox, "whole"), "{point}");
-            assert_eq!(sandbox.docker(&["exec", "whole", "cat", "/o/file", "/l/file"]), "o\nl", "{point}");
-            clear();
-            sandbox.docker(&["rmi", &sandbox.docker(&["images", "-q", "everhold-backup/whole"])]);
-            continue;
-        }
-        assert_eq!(sandbox.docker(&["ps", "-aq"]), "", "{point}");
-        assert_eq!(sandbox.docker(&["images", "-q", "everhold-backup/whole"]), "", "{point}");
-        assert_eq!(sandbox.docker(&["network", "ls", "-q", "--filter", "name=whole-net"]), "", "{point}");
-        assert_eq!(local(), "", "{point}");
-        assert!(volumes(&sandbox, "volume").is_empty(), "{point}: in the trash");
-    }
-    // Nobody was there to clear up; what others have made meanwhile is theirs.
-    let mut command = sandbox.command(&["container", "restore", &to]);
-    output_of(command.env("EVERHOLD_FAULT", "restore-networks,stand-by"));
-    assert!(!settled(&sandbox));
-    sandbox.docker(&["volume", "rm", "local"]);
-    sandbox.shell(&["-v", "local:/l"], "echo other > /l/other");
-    let (code, told) = sandbox.fails(&["container", "restore", &to]);
-    assert!(code == 4, "{code}: {told}");
-    let said = sandbox.ok(&["rescue", "--recover"]);
-    assert!(said.contains("was undone") && settled(&sandbox), "{said}");
-    assert_eq!(sandbox.shell(&["-v", "local:/l"], "ls /l"), "other");
-    sandbox.docker(&["volume", "rm", "local"]);
-    sandbox.ok(&["container", "restore", &to]);
-    assert!(running(&sandbox, "whole"));
-}
-
-#[test]
-fn what_others_have_or_have_written_meanwhile_is_not_removed() {
-    let sandbox = with_docker(&["busybox"]);
-    small(&sandbox);
-    let (_, to) = file(&sandbox, "small.tar");
-    sandbox.ok(&["container", "backup", "small", "--to", &to]);
-    gone(&sandbox);
-    // Killed before it was started, and somebody has started it, and used it.
-    let mut command = sandbox.command(&["container", "restore", &to]);
-    output_of(command.env("EVERHOLD_FAULT", "restore-containers,stand-by"));
-    sandbox.docker(&["start", "small"]);
-    sandbox.docker(&["exec", "small", "sh", "-c", "echo new > /d/new"]);
-    let said = sandbox.ok(&["rescue", "--recover"]);
-    assert!(said.contains("was finished") && settled(&sandbox) && running(&sandbox, "small"), "{said}");
-    assert_eq!(sandbox.docker(&["exec", "small", "cat", "/d/new"]), "new");
-    gone(&sandbox);
-    // Somebody makes the volume while the images are loaded.
-    let restore = Waiting::at(&sandbox, "restore-images", &["container", "restore", &to]);
-    sandbox.shell(&["-v", "data:/d"], "echo other > /d/other");
-    assert!(!restore.go_on());
-    assert!(settled(&sandbox));
-    assert_eq!(sandbox.shell(&["-v", "data:/d"], "ls /d"), "other");
-    assert_eq!(sandbox.docker(&["ps", "-aq"]), "");
-}
-
-#[test]
-fn an_engine_that_goes_away_in_the_middle_of_a_restore_is_cleared_up() {
-    let sandbox = with_docker(&["busybox"]);
-    small(&sandbox);
-    let (_, to) = file(&sandbox, "small.tar");
-    sandbox.ok(&["container", "backup", "small", "--to", &to]);
-    gone(&sandbox);
-    let restore = Waiting::at(&sandbox, "restore-volumes", &["container", "restore", &to]);
-    sandbox.kill_docker();
-    assert!(!restore.go_on());
-    sandbox.restart_docker();
-    until("somebody clears up", SOON, || settled(&sandbox));
-    assert_eq!(sandbox.docker(&["ps", "-aq"]), "");
-    assert_eq!(sandbox.docker(&["volume", "ls", "-q", "--filter", "driver=local"]), "");
-    sandbox.ok(&["container", "restore", &to]);
-    assert_eq!(sandbox.docker(&["exec", "small", "cat", "/d/x"]), "unmistakable");
-}
-
-#[test]
 fn what_is_started_in_the_middle_stands_still_too() {
     let sandbox = with_docker(&["busybox"]);
     let write = "n=0; while true; do n=$((n + 1)); echo $n > /d/m; mv /d/m /d/n; done";
@@ -707,121 +545,4 @@ fn built_in_commands_bring_files_up_to_date() {
     let (_, to) = file(&sandbox, "wrong.tar");
     let (_, told) = sandbox.fails(&["container", "backup", "maria", "--to", &to, "--pre", "redis"]);
     assert!(told.contains("redis-cli"), "{told}");
-}
-
-fn spooled(sandbox: &Sandbox) -> usize {
-    std::fs::read_dir(sandbox.state().join("spool")).map_or(0, Iterator::count)
-}
-
-/// The chunks in a directory vault.
-fn chunks(vault: &Path) -> Vec<PathBuf> {
-    let bundles = std::fs::read_dir(vault.join("bundles")).into_iter().flatten().flatten();
-    let objects = bundles.flat_map(|bundle| std::fs::read_dir(bundle.path()).unwrap().flatten());
-    objects.map(|object| object.path()).filter(|path| !path.ends_with("about")).collect()
-}
-
-fn small(sandbox: &Sandbox) {
-    let script = "echo unmistakable > /d/x; exec sleep 1000";
-    let words =
-        ["run", "-d", "--name", "small", "--network", "none", "-v", "data:/d", BUSYBOX, "sh", "-c", script];
-    sandbox.docker(&words);
-    until("it has written", SOON, || sandbox.try_docker(&["exec", "small", "cat", "/d/x"]).status.success());
-}
-
-fn gone(sandbox: &Sandbox) {
-    sandbox.docker(&["rm", "-f", "small"]);
-    sandbox.docker(&["volume", "rm", "data"]);
-}
-
-#[test]
-fn a_backup_in_a_vault_comes_back_from_there() {
-    let server = S3Server::start();
-    let mut sandbox = with_vault_keys(&server);
-    sandbox.start_docker(&["busybox"]).start();
-    let endpoint = server.endpoint();
-    sandbox.ok(&["vault", "add", "far", "s3://vaults/one", "--endpoint", &endpoint]);
-    small(&sandbox);
-    let (code, told) = sandbox.fails(&["container", "backup", "small", "--to", "vault:nowhere"]);
-    assert!(code == 3 && told.contains("there is no vault nowhere"), "{told}");
-    for vault in ["vault", "vault:far"] {
-        let made = sandbox.json(&["container", "backup", "small", "--to", vault]);
-        let name = made["file"].as_str().unwrap().to_owned();
-        let listed = sandbox.json(&["container", "ls", vault]);
-        let [bundle] = listed["bundles"].as_array().unwrap().as_slice() else { panic!("{listed}") };
-        assert!(name.ends_with(bundle["name"].as_str().unwrap()), "{name}: {listed}");
-        // A vault keeps milliseconds.
-        let ms = |value: &Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_millisecond();
-        assert_eq!((ms(&bundle["instant"]), &bundle["size"]), (ms(&made["instant"]), &made["size"]));
-        assert_eq!(bundle["containers"], serde_json::json!(["small"]));
-        assert_eq!(sandbox.json(&["container", "check", &name])["project"]["instant"], made["instant"]);
-        gone(&sandbox);
-        sandbox.ok(&["container", "restore", &name]);
-        assert_eq!(sandbox.docker(&["exec", "small", "cat", "/d/x"]), "unmistakable");
-        let plain = vault.strip_prefix("vault:").unwrap_or("local");
-        let checked = sandbox.json(&["vault", "check", plain, "--deep"]);
-        assert_eq!((&checked["findings"], &checked["notes"]), (&Value::Array(vec![]), &Value::Array(vec![])));
-        let (code, told) = sandbox.fails(&["container", "rm", &name]);
-        assert!(code == 2 && told.contains("--yes"), "{told}");
-        sandbox.ok(&["container", "rm", &name, "--yes"]);
-        assert_eq!(sandbox.json(&["container", "ls", vault])["bundles"], Value::Array(vec![]));
-        let (code, _) = sandbox.fails(&["container", "restore", &name]);
-        assert_eq!(code, 3);
-        let checked = sandbox.json(&["vault", "check", plain]);
-        assert_eq!(checked["findings"], Value::Array(vec![]), "{checked}");
-    }
-    assert_eq!(spooled(&sandbox), 0);
-}
-
-#[test]
-fn a_backup_is_in_a_vault_whole_or_not_at_all() {
-    let mut sandbox = with_docker(&["busybox"]);
-    small(&sandbox);
-    let vault = sandbox.state().join("vault-local");
-    let backup = ["container", "backup", "small", "--to", "vault"];
-    for fault in ["BundleChunk", "BundleChunks"] {
-        sandbox.stop().env("EVERHOLD_FAULT", fault).start();
-        sandbox.fails(&backup);
-        sandbox.wait_for_crash().no_env("EVERHOLD_FAULT").start();
-        assert_eq!(sandbox.json(&["container", "ls"])["bundles"], Value::Array(vec![]), "{fault}");
-        assert_eq!(chunks(&vault).len(), 1, "{fault}");
-        let checked = sandbox.json(&["vault", "check", "local"]);
-        assert_eq!(checked["findings"], Value::Array(vec![]), "{checked}");
-        assert!(checked["notes"].to_string().contains("was not stored to the end"), "{checked}");
-        assert!(running(&sandbox, "small") && settled(&sandbox) && spooled(&sandbox) == 0, "{fault}");
-    }
-    // It is there, and nobody was told.
-    sandbox.stop().env("EVERHOLD_FAULT", "BundleDescribed").start();
-    sandbox.fails(&backup);
-    sandbox.wait_for_crash().no_env("EVERHOLD_FAULT").start();
-    let listed = sandbox.json(&["container", "ls"]);
-    let name = format!("vault/{}", listed["bundles"][0]["name"].as_str().unwrap());
-    sandbox.ok(&["container", "check", &name]);
-    sandbox.ok(&["container", "rm", &name, "--yes"]);
-
-    let made = sandbox.json(&backup);
-    let name = made["file"].as_str().unwrap();
-    let stored = chunks(&vault);
-    assert_eq!(stored.len(), 1, "what was left is cleared away");
-    gone(&sandbox);
-
-    let whole = std::fs::read(&stored[0]).unwrap();
-    let mut bad = whole.clone();
-    bad[whole.len() / 2] ^= 1;
-    std::fs::write(&stored[0], &bad).unwrap();
-    let (code, told) = sandbox.fails(&["container", "restore", name]);
-    assert!(code == 9 && told.contains("bundles/") && told.contains("/00000000"), "{code}: {told}");
-    std::fs::remove_file(&stored[0]).unwrap();
-    let (code, told) = sandbox.fails(&["container", "restore", name]);
-    assert!(code == 9 && told.contains("/00000000"), "{code}: {told}");
-    let checked = sandbox.run(&["vault", "check", "local", "--json"]);
-    let checked: Value = serde_json::from_slice(&checked.stdout).unwrap();
-    let [finding] = checked["findings"].as_array().unwrap().as_slice() else { panic!("{checked}") };
-    assert!(finding["object"].as_str().unwrap().ends_with("/00000000"), "{finding}");
-    assert_eq!(finding["wrong"], "is missing");
-    assert_eq!(sandbox.docker(&["ps", "-aq"]), "");
-    assert!(!sandbox.docker(&["volume", "ls", "-q"]).lines().any(|volume| volume == "data"));
-    std::fs::write(&stored[0], &whole).unwrap();
-    sandbox.ok(&["container", "restore", name]);
-    assert_eq!(sandbox.docker(&["exec", "small", "cat", "/d/x"]), "unmistakable");
-    assert_eq!(spooled(&sandbox), 0);
 }

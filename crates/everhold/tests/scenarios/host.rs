@@ -220,3 +220,32 @@ pub fn listing(path: &str) -> String {
     assert!(wanted.iter().all(|word| listing.contains(word)), "{listing}");
     listing
 }
+
+/// A container with something in its layer, in a local volume, in one of ours, and in an anonymous one.
+pub fn busy_box(sandbox: &Sandbox, name: &str, more: &[&str]) {
+    // Engines see the plugins of all sandboxes: no two have a volume of one name.
+    let ours = format!("{name}-ours");
+    sandbox.volume(&ours, &["size=64MiB"]);
+    let ours = format!("{ours}:/o");
+    let script = "echo layer > /etc/layer; rm -f /seed/file; [ -e /opt/app ] || { mkdir -p /opt/app; echo x > /opt/app/x; ln /opt/app/x /opt/app/y; }; \
+        echo l > /l/file; echo o > /o/file; echo a > /a/file; dd if=/dev/urandom of=/l/big bs=1M count=8 2>/dev/null; \
+        truncate -s 20M /l/sparse; touch /ready; n=0; while true; do n=$((n + 1)); echo $n > /l/m; mv /l/m /l/n; echo $n > /o/m; mv /o/m /o/n; sleep 0.01; done";
+    let run = ["run", "-d", "--name", name, "-v", "local:/l", "-v", &ours, "-v", "/a"];
+    sandbox.docker(&[&run[..], more, &[BUSYBOX, "sh", "-c", script]].concat());
+    until("it has written", SOON, || sandbox.try_docker(&["exec", name, "ls", "/ready"]).status.success());
+}
+
+/// A container with one file in a volume.
+pub fn small(sandbox: &Sandbox) {
+    let script = "echo unmistakable > /d/x; exec sleep 1000";
+    let words =
+        ["run", "-d", "--name", "small", "--network", "none", "-v", "data:/d", BUSYBOX, "sh", "-c", script];
+    sandbox.docker(&words);
+    until("it has written", SOON, || sandbox.try_docker(&["exec", "small", "cat", "/d/x"]).status.success());
+}
+
+/// It is gone, and its volume too.
+pub fn gone(sandbox: &Sandbox) {
+    sandbox.docker(&["rm", "-f", "small"]);
+    sandbox.docker(&["volume", "rm", "data"]);
+}

@@ -8,6 +8,8 @@ mod adopt;
 mod audit;
 mod behind_our_back;
 mod container;
+mod container_restores;
+mod container_vaults;
 mod crashes;
 mod database;
 mod docker;
